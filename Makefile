@@ -1,0 +1,63 @@
+# Every target does its own set-up: a virtual environment in .venv with the locked versions.
+# Nothing outside this directory is changed.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow bench lint format examples lock clean
+
+export FLWR_TELEMETRY_ENABLED := 0
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+LOCK := $(BIN)/uv pip compile pyproject.toml --extra demo --group dev --quiet \
+	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	--custom-compile-command "make lock"
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 12
+
+demo: $(READY) ## train with a real server and three clients, and show the footprint
+	@$(BIN)/fedserver demo
+
+test: lint ## lint, types and every test that is not slow
+	@.ci/debian-tools
+	@$(BIN)/pytest -m "not slow"
+
+test-slow: $(READY) ## the tests that take minutes
+	@.ci/debian-tools
+	@$(BIN)/pytest -m slow
+
+lint: $(READY) ## ruff and mypy, nothing is changed
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+format: $(READY) ## let ruff correct what it can
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: $(READY) ## every benchmark; fails if one misses its target
+	@missed=(); for file in benchmarks/[a-z]*.py; do \
+		echo "== $$file"; $(BIN)/python "$$file" || missed+=("$$file"); done; \
+	if (($${#missed[@]})); then echo "missed: $${missed[*]}" >&2; exit 1; fi
+
+examples: $(READY) ## run every example that runs by itself
+	@for script in examples/*/run.sh; do echo "== $$script"; PATH="$(CURDIR)/$(BIN):$$PATH" bash "$$script"; done
+
+lock: $(READY) ## resolve pyproject.toml again; UPGRADE=--upgrade takes new versions
+	@$(LOCK) $(UPGRADE) --output-file requirements.lock
+
+clean: ## remove what these targets made; runs and databases stay
+	@rm -rf .venv .tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Without build isolation, so that the build backend is a locked one too.
+$(READY): requirements.lock pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is needed; none found" >&2; exit 1; fi
+	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@touch $@

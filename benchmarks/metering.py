@@ -1,0 +1,178 @@
+"""What metering a round costs and covers: one meter for a run, against a tracker for each round.
+
+The ways run here in turns, on one machine, with forced RAM power, so that the energy that is due is
+known: watts × seconds. Prints the figures and exits 1 if a target is missed. About 30 s.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codecarbon import OfflineEmissionsTracker
+
+from fedserver_hooks.meter import CodeCarbonMeter
+
+RAM_W = 100.0
+TURNS = 4
+ROUNDS_A_TURN = 8
+TRAIN_S = 0.15
+"""While clients train; then while they evaluate. Above the 50 ms that codecarbon resolves."""
+EVALUATE_S = 0.08
+AGGREGATE_S = 0.02
+JOULES_PER_KWH = 3.6e6
+
+LARGEST_COST_RATIO = 1 / 8
+LARGEST_COST_S = 2e-3
+SMALLEST_COVERAGE = 0.99
+
+
+@dataclass
+class Side:
+    """What one way of metering cost and saw so far."""
+
+    name: str
+    seconds_a_round: list[float] = field(default_factory=list)
+    joules: float = 0.0
+    wall_s: float = 0.0
+
+    @property
+    def median_s(self) -> float:
+        """Median cost of a round."""
+        return statistics.median(self.seconds_a_round)
+
+    @property
+    def coverage(self) -> float:
+        """Energy seen ÷ energy due."""
+        return self.joules / (RAM_W * self.wall_s)
+
+
+def one_meter(side: Side) -> None:
+    """Ours: read at each boundary of phases; those within 50 ms take no new sample."""
+    meter = CodeCarbonMeter(country="ESP", force_ram_power=RAM_W)
+    meter.start()
+    if not meter.wait_ready(30.0):
+        meter.read()  # raises why
+    time.sleep(meter.resolution_s)
+    first, begun = meter.read(), time.perf_counter()
+    for _ in range(ROUNDS_A_TURN):
+        cost = timed(meter.read)
+        time.sleep(TRAIN_S)
+        cost += timed(meter.read)
+        time.sleep(AGGREGATE_S)
+        cost += timed(meter.read)
+        time.sleep(EVALUATE_S)
+        side.seconds_a_round.append(cost + timed(meter.read))
+    used, ended = meter.read().minus(first), time.perf_counter()
+    assert used.ram_kwh is not None
+    side.joules += used.ram_kwh * JOULES_PER_KWH
+    side.wall_s += ended - begun
+    meter.stop()  # it would keep the other ways from logging
+
+
+def tracker_a_round(side: Side, **options: Any) -> None:
+    """A new tracker, built and started before each round and stopped after it."""
+
+    def whole_round() -> None:
+        time.sleep(TRAIN_S)
+        time.sleep(AGGREGATE_S)
+        time.sleep(EVALUATE_S)
+
+    trackers(side, before=None, inside=whole_round, options=options)
+
+
+def tracker_around_aggregation(side: Side, **options: Any) -> None:
+    """A new tracker around aggregation only: the server's wait for its clients is not seen."""
+    trackers(
+        side,
+        before=lambda: time.sleep(TRAIN_S + EVALUATE_S),
+        inside=lambda: time.sleep(AGGREGATE_S),
+        options=options,
+    )
+
+
+def trackers(
+    side: Side,
+    before: Callable[[], None] | None,
+    inside: Callable[[], None],
+    options: dict[str, Any],
+) -> None:
+    """A turn of rounds of which ``inside`` is metered by a new tracker each."""
+    turn_begun = time.perf_counter()
+    for _ in range(ROUNDS_A_TURN):
+        if before is not None:
+            before()
+        begun = time.perf_counter()
+        tracker = OfflineEmissionsTracker(country_iso_code="ESP", force_ram_power=RAM_W, **options)
+        tracker.start()
+        cost = time.perf_counter() - begun
+        inside()
+        side.seconds_a_round.append(cost + timed(tracker.stop))
+        side.joules += tracker.final_emissions_data.ram_energy * JOULES_PER_KWH
+    side.wall_s += time.perf_counter() - turn_begun
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def measure() -> tuple[Side, Side, Side, Side]:
+    """All ways in turns, so that whatever else the machine does meets each of them."""
+    ours = Side("one meter, read at phase boundaries")
+    plain = Side("tracker a round, as documented")
+    quiet = Side("tracker a round, no file, no log")
+    narrow = Side("tracker around aggregation")
+    silent = {"output_methods": [], "log_level": "critical"}
+    for _ in range(TURNS):
+        one_meter(ours)
+        tracker_a_round(plain)
+        tracker_a_round(quiet, **silent)
+        tracker_around_aggregation(narrow, **silent)
+    return ours, plain, quiet, narrow
+
+
+def main() -> int:
+    """Measure, print, and say whether the targets are met."""
+    with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
+        os.chdir(folder)  # the documented way writes emissions.csv where it stands
+        sys.stderr = nowhere  # and logs some 20 lines a round
+        ours, plain, quiet, narrow = measure()
+        logging.getLogger("codecarbon").handlers.clear()
+        sys.stderr = sys.__stderr__
+        os.chdir("/")
+    print(f"{'':38}{'ms a round':>12}{'covered':>10}")
+    for side in (ours, plain, quiet, narrow):
+        print(f"{side.name:38}{side.median_s * 1e3:12.2f}{side.coverage:10.1%}")
+    print(
+        f"     cost ratio to the tracker without file and log {ours.median_s / quiet.median_s:.3f}"
+    )
+    ratio = ours.median_s / plain.median_s
+    checks = (
+        (f"cost ratio {ratio:.3f}, at most {LARGEST_COST_RATIO}", ratio <= LARGEST_COST_RATIO),
+        (
+            f"{ours.median_s * 1e3:.2f} ms a round, at most {LARGEST_COST_S * 1e3:g}",
+            ours.median_s <= LARGEST_COST_S,
+        ),
+        (
+            f"{ours.coverage:.2%} of the energy covered, at least {SMALLEST_COVERAGE:.0%}",
+            SMALLEST_COVERAGE <= ours.coverage <= 2 - SMALLEST_COVERAGE,
+        ),
+    )
+    for text, met in checks:
+        print(f"{'ok  ' if met else 'MISS'} {text}")
+    return 0 if all(met for _, met in checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A ready federated-learning server on Flower that knows its carbon footprint."""

@@ -1,0 +1,6 @@
+"""``python -m fedserver`` is ``fedserver``."""
+from __future__ import annotations
+
+from fedserver.cli import main
+
+main()

@@ -1,0 +1,56 @@
+"""What a run leaves behind in its output folder: footprint.csv, run.json, model.npz."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from flwr.app import ArrayRecord
+
+from fedserver.model_io import save_model
+from telemetry.errors import TelemetryError
+from telemetry.exporters import FORMATS
+from telemetry.store import Store
+
+logger = logging.getLogger(__name__)
+
+EXPORTS: Final = {"footprint.csv": "csv", "run.json": "json"}
+
+
+def write_artefacts(
+    folder: Path, store: Store, run_id: str, arrays: ArrayRecord | None
+) -> list[Path]:
+    """Write what can be written and return those paths; what cannot is logged, never raised."""
+    written: list[Path] = []
+
+    def attempt(name: str, write: Callable[[Path], None]) -> None:
+        path = folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write(path)
+        except (OSError, TelemetryError, ValueError) as error:
+            logger.error("could not write %s: %s", path, error)
+        else:
+            written.append(path)
+
+    if arrays is not None:  # first: it is what the training was for
+        attempt("model.npz", lambda path: save_model(path, arrays))
+    for name, format_name in EXPORTS.items():
+        attempt(name, lambda path, wanted=format_name: export_to(path, store, run_id, wanted))
+    return written
+
+
+def export_to(path: Path, store: Store, run_id: str, format_name: str) -> list[str]:
+    """Write one export to a file, whole or not at all; returns the format's notes."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as out:
+            notes = FORMATS[format_name].write(store, run_id, out)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return notes

@@ -1,0 +1,146 @@
+"""Puts the server together; the only place that knows the order of the layers.
+
+Strategy → guard → emissions, outermost: the guard sees replies whose reports are already taken out,
+and the emissions hook sees what the guard and the strategy made of the round.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flwr.app import Message
+
+from fedserver.config import ServerConfig
+from fedserver.guard import GuardStrategy
+from fedserver.transport import BidiGrid
+from fedserver_hooks.clock import Clock, SystemClock
+from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
+from fedserver_hooks.recorder import RoundRecorder
+from fedserver_hooks.setup import factors_for, new_recorder
+from fedserver_hooks.strategy import EmissionsStrategy
+from telemetry.accounting import Rules
+from telemetry.domain import Phase, RoundRecord
+from telemetry.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The parts of a running FL server."""
+
+    strategy: EmissionsStrategy
+    grid: BidiGrid
+    recorder: RoundRecorder
+
+
+class Bridge:
+    """Hands what the transport sees to the recorder, and to the log what an operator wants to know."""
+
+    def __init__(self, recorder: RoundRecorder) -> None:
+        self._recorder = recorder
+        self._sent_at: dict[tuple[int, Phase], float] = {}
+        self.emissions: EmissionsStrategy | None = None
+
+    def connected(self, node: int, name: str, loopback: bool) -> None:
+        """A client's stream is open."""
+        self._recorder.seen(node, name, loopback)
+        logger.info("client %s connected", self._recorder.names.name(node))
+
+    def disconnected(self, node: int) -> None:
+        """A client's stream is gone."""
+        logger.info("client %s disconnected", self._recorder.names.name(node))
+        self._recorder.gone(node)
+
+    def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+        """A message went out."""
+        self._sent_at[node, phase] = at
+        self._recorder.sent(phase, [node], at, size_bytes)
+
+    def replied(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+        """A reply came in time."""
+        self._recorder.replied(node, phase, at, size_bytes)
+
+    def late(self, reply: Message, phase: Phase, server_round: int) -> None:
+        """A reply came after its deadline."""
+        node = reply.metadata.src_node_id
+        logger.info(
+            "client %s answered round %d late; its energy counts, its model does not",
+            self._recorder.names.name(node),
+            server_round,
+        )
+        if self.emissions is not None:
+            sent_at = self._sent_at.get((node, phase), reply.metadata.created_at)
+            self.emissions.late_reply(reply, phase, server_round, sent_at)
+
+
+def assemble(
+    config: ServerConfig,
+    store: Store,
+    *,
+    meter: Meter | None = None,
+    clock: Clock | None = None,
+    on_round_closed: Callable[[RoundRecord], None] | None = None,
+) -> Server:
+    """Everything that a run needs, not yet started. Raises `TelemetryError` or `ValueError`."""
+    emissions = config.emissions
+    clock = clock or SystemClock()
+    if meter is None:
+        meter = (
+            CodeCarbonMeter(country=emissions.country, region=emissions.region)
+            if config.track_emissions
+            else NullMeter()
+        )
+    recorder = new_recorder(
+        store,
+        strategy=config.strategy.name,
+        run_name=config.run_name,
+        tracked=config.track_emissions,
+        factors=factors_for(
+            emissions.country,
+            emissions.region,
+            emissions.carbon_intensity_g_per_kwh,
+            emissions.pue,
+        ),
+        rounds_planned=config.rounds,
+        metric_names=tuple(config.metrics),
+        value_metric=emissions.value_metric,
+        rules=Rules(
+            max_client_power_w=emissions.max_client_power_w,
+            loopback_on_server_host=emissions.loopback_clients == "same_host",
+        ),
+        meter=meter,
+        clock=clock,
+        on_round_closed=on_round_closed,
+    )
+
+    def failed(node: int, reason: str) -> None:
+        logger.info("client %s failed: %s", recorder.names.name(node), reason)
+        recorder.failed(node, reason)
+
+    def round_failed(reason: str) -> None:
+        logger.warning("the round has no new model: %s; the previous one stands", reason)
+        recorder.round_failed(reason)
+
+    bridge = Bridge(recorder)
+    grid = BidiGrid(
+        config.server.address,
+        max_message_mb=config.server.max_message_mb,
+        keepalive_s=config.server.keepalive_s,
+        listener=bridge,
+        clock=clock,
+    )
+    inner = config.strategy.build(config.clients)
+    strategy = EmissionsStrategy(
+        GuardStrategy(
+            inner,
+            failed=failed,
+            round_failed=round_failed,
+            needs_metrics=config.strategy.needs_metrics,
+        ),
+        recorder,
+    )
+    bridge.emissions = strategy
+    return Server(strategy, grid, recorder)

@@ -1,0 +1,269 @@
+"""What is wrong with values: the schema's findings in words a person can act on, and what options
+say about one another."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from fedserver import keys, options, strategies
+from fedserver.errors import ConfigError, Problem
+from fedserver.options import ServerConfig, split_address
+from fedserver.sources import Layer
+from fedserver_hooks.intensity import (
+    IntensityTablesMissing,
+    UnknownCountry,
+    UnknownRegion,
+    lookup,
+)
+
+_PASSWORD: Final = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
+_SHOWN_CHARACTERS: Final = 80
+_PHRASES: Final[Mapping[str, str]] = {
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text (in quotes, if it looks like a number)",
+    "path_type": "must be the name of a file",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "tuple_type": "must be a list",
+    "literal_error": "is not one of the choices: {expected}",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+}
+
+
+def shown(path: str, value: object) -> str:
+    """A value as a message may show it: on one line, cut short, and never a secret."""
+    if path in options.SECRETS and value is not None:
+        return "(hidden)"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, Path):
+        value = str(value)
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = _PASSWORD.sub(r"\1***@", text)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+# --- one value ----------------------------------------------------------------------------------
+
+
+def wrong_values(error: ValidationError, given: Layer) -> list[Problem]:
+    """Everything that the schema refuses."""
+    return [_wrong_value(details, given) for details in error.errors(include_url=False)]
+
+
+def _wrong_value(details: ErrorDetails, given: Layer) -> Problem:
+    kind, context = details["type"], details.get("ctx", {})
+    path = _path(details["loc"])
+    if kind == "extra_forbidden":
+        return Problem(path, f"unknown key{_near_key(path)}", given.source(path))
+    if path in ("strategy", "strategy.name"):
+        return _wrong_strategy(given)
+    phrase = _PHRASES.get(kind)
+    says = phrase.format(**context) if phrase else details["msg"]
+    return Problem(path, f"{shown(path, details['input'])} {says}", given.source(path))
+
+
+def _path(location: Sequence[int | str]) -> str:
+    """Dotted path of an option, without the steps that pydantic takes inside one."""
+    known = {*keys.SECTIONS, *keys.OPTIONS}
+    steps = [str(step) for step in location]
+    if steps[0] == "strategy" and len(steps) > 2:  # the name of the strategy, as a step of its own
+        steps = [steps[0], steps[-1]]
+    whole = ".".join(steps)
+    for count in range(len(steps), 0, -1):
+        path = ".".join(steps[:count])
+        if path in known:
+            # What follows a section is a key of the user's; what follows an option is inside it.
+            return whole if path in keys.SECTIONS else path
+    return whole
+
+
+def _near_key(path: str) -> str:
+    """The nearest key beside it, else the same key elsewhere, else every key beside it."""
+    section, _, key = path.rpartition(".")
+    known = (*keys.SECTIONS, *keys.OPTIONS)
+    beside = [other for other in known if other.rpartition(".")[0] == section]
+    near = get_close_matches(path, beside, n=1, cutoff=0.75)
+    elsewhere = {other.rpartition(".")[2]: other for other in known if other not in beside}
+    near = near or [elsewhere[name] for name in get_close_matches(key, elsewhere, n=1, cutoff=0.8)]
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; choices: {', '.join(sorted(other.rpartition('.')[2] for other in beside))}"
+
+
+def _wrong_strategy(given: Layer) -> Problem:
+    names = strategies.names()
+    choices = f"choices: {', '.join(names)}"
+    name = _value(given.values, "strategy.name")
+    if name is None:
+        return Problem("strategy.name", f"is missing; {choices}", given.source("strategy"))
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return Problem(
+        "strategy.name",
+        f"{shown('strategy.name', name)} is no strategy; {hint}{choices}",
+        given.source("strategy.name"),
+    )
+
+
+def not_sections(layer: Layer) -> Iterator[Problem]:
+    """Values that stand where keys should; they would vanish under a later layer's keys."""
+    for path in sorted(keys.SECTIONS):
+        value = _value(layer.values, path)
+        if value is not None and not isinstance(value, Mapping):
+            example = "{name: FedAvg}" if path == "strategy" else "{key: value}"
+            text = f"must be a section with keys, as in {example}"
+            yield Problem(path, text, layer.source(path))
+
+
+def not_yet(given: Layer) -> Iterator[Problem]:
+    """Values of options that announce what only a later version does."""
+    for path, available in options.NOT_YET.items():
+        value = _value(given.values, path)
+        if value is not None and value not in available:
+            works = " or ".join(shown("", choice) for choice in available)
+            text = f"{shown(path, value)} is not available yet in this version; choices: {works}"
+            yield Problem(path, text, given.source(path))
+
+
+def _value(values: Mapping[str, Any], path: str) -> Any:
+    at: Any = values
+    for key in path.split("."):
+        if not isinstance(at, Mapping):
+            return None
+        at = at.get(key)
+    return at
+
+
+# --- options together ---------------------------------------------------------------------------
+
+
+def contradictions(config: ServerConfig, given: Layer) -> Iterator[Problem]:
+    """What can never work, although every option by itself is fine."""
+    for check in _CHECKS:
+        for path, text in check(config):
+            yield Problem(path, text, given.source(path))
+
+
+Findings = Iterator[tuple[str, str]]
+
+
+def _country(config: ServerConfig) -> Findings:
+    emissions = config.emissions
+    country = emissions.country
+    try:
+        lookup(country, emissions.region, emissions.carbon_intensity_g_per_kwh)
+    except UnknownCountry as error:
+        yield "emissions.country", str(error)
+    except UnknownRegion as error:
+        yield "emissions.region", str(error)
+    except IntensityTablesMissing:  # without codecarbon only the form can be checked
+        if country is not None and not re.fullmatch("[A-Z]{3}", country):
+            yield (
+                "emissions.country",
+                (
+                    f"unknown country {country!r}: must be a 3-letter code "
+                    "(ISO 3166-1 alpha-3, upper case), such as ESP"
+                ),
+            )
+
+
+def _open_address(config: ServerConfig) -> Findings:
+    server = config.server
+    host, _ = split_address(server.address)
+    if server.auth == "none" and not server.allow_anonymous and not is_loopback(host):
+        yield (
+            "server.address",
+            (
+                f"{shown('', server.address)} is open to other machines and server.auth is none: "
+                "anybody could train along; choices: server.allow_anonymous: true, or a loopback "
+                "address such as 127.0.0.1:5000"
+            ),
+        )
+
+
+def _open_http(config: ServerConfig) -> Findings:
+    http = config.telemetry.http
+    if http.read_token_file is None and not is_loopback(http.host):
+        yield (
+            "telemetry.http.host",
+            (
+                f"{shown('', http.host)} is open to other machines without a token; choices: "
+                "telemetry.http.read_token_file, or a loopback address such as 127.0.0.1"
+            ),
+        )
+
+
+def _one_port_each(config: ServerConfig) -> Findings:
+    host, port = split_address(config.server.address)
+    http = config.telemetry.http
+    everywhere = {"0.0.0.0", "::"}  # noqa: S104 compared only
+    together = host == http.host or everywhere & {host, http.host}
+    if port and port == http.port and together:
+        yield "telemetry.http.port", f"{port} is the port of server.address too"
+
+
+def _files(config: ServerConfig) -> Findings:
+    initial = config.model.initial
+    if initial is not None and initial.suffix != ".npz":
+        yield "model.initial", f"{shown('', initial)} must be a .npz file, as numpy.savez writes it"
+    elif initial is not None and not initial.is_file():
+        yield "model.initial", f"{shown('', initial)}: there is no such file"
+    try:
+        config.telemetry.http.read_token()
+    except ConfigError as error:
+        for problem in error.problems:
+            yield problem.path, problem.text
+    output = config.model.output_dir
+    if output.exists() and not output.is_dir():
+        yield "model.output_dir", f"{shown('', output)} is a file, not a directory"
+
+
+_CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
+    _country,
+    _open_address,
+    _open_http,
+    _one_port_each,
+    _files,
+)
+
+
+def notes(config: ServerConfig) -> Iterator[str]:
+    """What works, but perhaps otherwise than it reads; fit for a warning at start."""
+    clients = config.clients
+    if clients.min_fit > clients.min_available:
+        yield (
+            f"clients.min_fit {clients.min_fit} is greater than clients.min_available "
+            f"{clients.min_available}: a round waits for {clients.needed_to_train} clients"
+        )
+    if clients.fraction_evaluate and clients.needed_to_evaluate > clients.needed_to_train:
+        yield (
+            f"clients.min_evaluate {clients.min_evaluate}: a round is not evaluated with fewer "
+            f"clients, although {clients.needed_to_train} are enough to train"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``; a name other than localhost counts as open."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,138 @@
+"""The command line: ``fedserver …``.
+
+Exit codes: 0 completed, 1 the run failed, 2 wrong configuration or wrong use, 130 and 143 signals.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when flwr is imported; off everywhere
+
+import typer
+
+from fedserver.errors import ConfigError, Problem
+from fedserver.runs_cli import runs
+from telemetry.errors import TelemetryError
+
+EXIT_WRONG: Final = 2
+DEFAULT_FILE: Final = Path("server.yaml")
+
+app = typer.Typer(
+    name="fedserver",
+    help="A federated-learning server that knows its carbon footprint.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(runs, name="runs")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="The configuration file (default: ./server.yaml if there)."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A single value, e.g. --set rounds=3; may be repeated."),
+]
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = DEFAULT_FILE,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a commented server.yaml with every option and its default."""
+    from fedserver.templates import server_yaml
+
+    if path.exists() and not force:
+        raise ConfigError(
+            [Problem(path="", text=f"{path} exists; --force overwrites it", source="")]
+        )
+    try:
+        path.write_text(server_yaml(), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            [Problem(path="", text=f"cannot write {path}: {error}", source="")]
+        ) from error
+    typer.echo(f"wrote {path}; start with: fedserver run -c {path}")
+
+
+@app.command()
+def run(config: ConfigFile = None, settings: Settings = None) -> None:
+    """Train as configured, and record the footprint."""
+    from fedserver.config import load_config
+    from fedserver.logs import set_up_logging
+    from fedserver.running import run_server
+
+    loaded = load_config(_file(config), os.environ, _overrides(settings))
+    set_up_logging()
+    for note in loaded.notes:
+        logging.getLogger("fedserver").warning("%s", note)
+    outcome = run_server(loaded.config)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command("check-config")
+def check_config(config: ConfigFile = None, settings: Settings = None) -> None:
+    """Check the configuration and print every value with its source."""
+    from fedserver.config import describe, load_config
+
+    loaded = load_config(_file(config), os.environ, _overrides(settings))
+    for line in describe(loaded):
+        typer.echo(line)
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--folder", help="Where database, footprint and model are kept.")
+    ] = Path("demo"),
+    port: Annotated[int, typer.Option("--metrics-port", help="0 takes a free one.")] = 9464,
+    linger: Annotated[
+        float, typer.Option("--linger", help="Seconds that /metrics stays up.")
+    ] = 15.0,
+    country: Annotated[str, typer.Option("--country", help="ISO 3166 alpha-3 code.")] = "ESP",
+) -> None:
+    """Train a model here and now: one server, three clients, real footprint."""
+    from fedserver.demo.show import show
+
+    raise typer.Exit(show(folder, port=port, linger_s=linger, country=country))
+
+
+def _file(given: Path | None) -> Path | None:
+    if given is not None:
+        return given
+    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def _overrides(settings: Sequence[str] | None) -> dict[str, object]:
+    overrides: dict[str, object] = {}
+    for setting in settings or ():
+        path, equals, value = setting.partition("=")
+        if not equals or not path:
+            text = f"--set {setting!r} is not of the form path=value, e.g. --set rounds=3"
+            raise ConfigError([Problem(path="", text=text, source="command line")])
+        overrides[path] = value
+    return overrides
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``fedserver``: a user's mistake is a message, never a traceback."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="fedserver")
+    except TelemetryError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
+        sys.exit(EXIT_WRONG)
+
+
+if __name__ == "__main__":
+    main()

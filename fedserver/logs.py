@@ -1,0 +1,22 @@
+"""One log format for the server, Flower and ours alike."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final, TextIO
+
+_FORMAT: Final = "%(asctime)s %(levelname)-7s %(message)s"
+_QUIET: Final = ("flwr", "grpc", "uvicorn", "codecarbon", "alembic")
+"""Loggers whose everyday lines would bury ours; their warnings are kept."""
+
+
+def set_up_logging(stream: TextIO | None = None, level: int = logging.INFO) -> None:
+    """Log to ``stream`` (stderr), once a line, with the local time."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,329 @@
+"""Runs one training from a configuration to its artefacts: the job of ``fedserver run``."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Final, TypeVar
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from fedserver.artefacts import write_artefacts
+from fedserver.assemble import Server, assemble
+from fedserver.config import ServerConfig
+from fedserver.errors import ConfigError, Problem
+from fedserver.loop import LoopResult, run_rounds
+from fedserver.model_io import ModelError, load_model
+from fedserver.transport import (
+    AddressError,
+    NoInitialModel,
+    Stopped,
+    check_address,
+    prepare_flower_process,
+)
+from fedserver.wording import closing_line, round_line
+from fedserver_hooks.intensity import lookup
+from fedserver_hooks.meter import Meter
+from telemetry.domain import RoundRecord, RunStatus, utc_now
+from telemetry.errors import HttpAddressError, StoreError, TelemetryError
+from telemetry.exporters.prometheus import EmissionsCollector, metrics_registry
+from telemetry.lease import is_alive
+from telemetry.service.app import create_app
+from telemetry.service.server import EmbeddedHttp
+from telemetry.store import Store, open_store
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+EXIT_COMPLETED: Final = 0
+EXIT_FAILED: Final = 1
+DISCONNECT_GRACE_S: Final = 5.0
+"""How long an ordinary end waits for clients that are still busy."""
+SIGNAL_WRITE_S: Final = 1.0
+"""How long an end by a signal waits for the store: the process is gone within two seconds."""
+
+
+class StopSignal:
+    """SIGINT and SIGTERM as an event that the training and the linger wait for."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._event = threading.Event()
+        self._on_stop: list[Callable[[], None]] = []
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if self.number is None:
+            self.number = number
+        self._event.set()
+        for tell in self._on_stop:
+            tell()
+
+    def tell(self, callback: Callable[[], None]) -> None:
+        """Call this when a signal arrives; at once if one has."""
+        self._on_stop.append(callback)
+        if self.is_set:
+            callback()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether a signal has arrived."""
+        return self._event.is_set()
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait for a signal; True if one arrived."""
+        return self._event.wait(timeout_s)
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, as shells report it."""
+        return 128 + (self.number or 0)
+
+    @contextmanager
+    def installed(self) -> Iterator[StopSignal]:
+        """Handle both signals here, and give them back afterwards."""
+        before = {s: signal.signal(s, self) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a run ended."""
+
+    run_id: str
+    exit_code: int
+    status: RunStatus
+    closing: str
+    artefacts: list[Path] = field(default_factory=list)
+
+
+def run_server(
+    config: ServerConfig,
+    *,
+    meter: Meter | None = None,
+    on_ready: Callable[[Server, str], None] | None = None,
+    on_ended: Callable[[Outcome, Store], None] | None = None,
+) -> Outcome:
+    """Train as configured and return how it ended.
+
+    Raises `ConfigError` for whatever is wrong before the FL port opens; from then on nothing that
+    telemetry does can end the run. ``on_ready`` is called with the parts and the address of
+    ``/metrics`` once clients may come, ``on_ended`` before HTTP lingers.
+    """
+    stop = StopSignal()
+    with stop.installed(), ExitStack() as stack:
+        store = _open_store(config, stack)
+        arrays = _initial_model(config)
+        _check_output(config.model.output_dir)
+        _check(lambda: check_address(config.server.address), AddressError, "server.address")
+        prepare_flower_process()
+        if config.seed is not None:
+            random.seed(config.seed)
+            np.random.seed(config.seed)
+        server = _check(
+            lambda: assemble(config, store, meter=meter, on_round_closed=_log_round(config)),
+            TelemetryError,
+            "emissions",
+        )
+        http = _bind_http(config, store, server)
+        _check(server.recorder.start, StoreError, "telemetry.database_url")
+        stack.callback(server.recorder.release)
+        stack.push(_finish_as_failed(server))
+        stack.callback(http.stop)
+        http.start()
+        metrics_url = f"{http.url}/metrics"
+        server.grid.start()
+        stop.tell(server.grid.request_stop)
+        logger.info(
+            "run %s (%s): clients may connect to %s; metrics at %s",
+            server.recorder.run.run_id,
+            config.run_name,
+            server.grid.address,
+            metrics_url,
+        )
+        if on_ready is not None:
+            on_ready(server, metrics_url)
+        try:
+            result = _train(config, server, arrays)
+        except BaseException:
+            server.grid.stop(0.0)
+            raise
+        outcome = _end(config, store, server, result, stop)
+        if on_ended is not None:
+            on_ended(outcome, store)
+        if not stop.is_set:
+            _linger(config, stop, metrics_url)
+        return outcome
+
+
+# --- before the port opens ---------------------------------------------------------------------
+
+
+def _open_store(config: ServerConfig, stack: ExitStack) -> Store:
+    url = config.telemetry.database_url
+    store = _check(lambda: open_store(url), StoreError, "telemetry.database_url")
+    stack.callback(store.close)
+    gone = _check(
+        lambda: store.mark_interrupted(utc_now(), is_alive), StoreError, "telemetry.database_url"
+    )
+    for run_id in gone:
+        logger.info("run %s was left by a server that is gone: marked as interrupted", run_id)
+    return store
+
+
+def _initial_model(config: ServerConfig) -> ArrayRecord | None:
+    path = config.model.initial
+    if path is None:
+        return None
+    return _check(lambda: load_model(Path(path)), ModelError, "model.initial")
+
+
+def _check_output(folder: Path) -> None:
+    def probe() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+
+    _check(probe, OSError, "model.output_dir")
+
+
+def _bind_http(config: ServerConfig, store: Store, server: Server) -> EmbeddedHttp:
+    http = config.telemetry.http
+    collector = EmissionsCollector(
+        store,
+        server.recorder.owner,
+        facts=server.recorder,
+        max_runs=config.telemetry.metrics_runs,
+        max_rounds=config.telemetry.metrics_rounds,
+    )
+    app = create_app(
+        metrics_registry(collector),
+        read_token=http.read_token(),
+        bind_host=http.host,
+        allowed_hosts=http.allowed_hosts,
+    )
+    return _check(
+        lambda: EmbeddedHttp(app, http.host, http.port), HttpAddressError, "telemetry.http.port"
+    )
+
+
+def _check(action: Callable[[], T], error: type[Exception], path: str) -> T:
+    """Do it; a failure before the start is a configuration error that names the key."""
+    try:
+        return action()
+    except error as problem:
+        raise ConfigError([Problem(path=path, text=str(problem), source="")]) from problem
+
+
+# --- the training --------------------------------------------------------------------------------
+
+
+def _train(config: ServerConfig, server: Server, arrays: ArrayRecord | None) -> LoopResult:
+    clients = config.clients
+    try:
+        if arrays is None:
+            logger.info("no model.initial: waiting for a client that has a model")
+            arrays = server.grid.initial_arrays(config.round_timeout_s)
+        return run_rounds(
+            server.strategy,
+            server.grid,
+            arrays,
+            rounds=config.rounds,
+            round_timeout_s=config.round_timeout_s,
+            wait_timeout_s=clients.wait_timeout_s,
+            min_nodes=max(clients.min_available, clients.min_fit),
+            min_evaluate_nodes=max(clients.min_available, clients.min_evaluate),
+            max_failed_rounds=clients.max_failed_rounds,
+        )
+    except Stopped:
+        return LoopResult(arrays=arrays, rounds_played=0, ended="interrupted", reason=None)
+    except NoInitialModel as error:
+        return LoopResult(arrays=None, rounds_played=0, ended="failed", reason=str(error))
+
+
+def _finish_as_failed(server: Server) -> Callable[..., bool]:
+    """On any exception: the run ends as failed, with the reason (a no-op once it has ended)."""
+
+    def on_exit(kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if kind is not None:
+            server.recorder.finish("failed", f"{kind.__name__}: {error}"[:256], SIGNAL_WRITE_S)
+        return False
+
+    return on_exit
+
+
+def _log_round(config: ServerConfig) -> Callable[[RoundRecord], None]:
+    def log(record: RoundRecord) -> None:
+        if record.round > 0:
+            logger.info("%s", round_line(record, config.rounds, config.metrics))
+
+    return log
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def _end(
+    config: ServerConfig, store: Store, server: Server, result: LoopResult, stop: StopSignal
+) -> Outcome:
+    """Finish the record, let the clients go, write the artefacts."""
+    recorder = server.recorder
+    hurried = stop.is_set
+    if result.reason:
+        logger.error("the run %s: %s", result.ended, result.reason)
+    if hurried:
+        recorder.finish(result.ended, result.reason, SIGNAL_WRITE_S)
+    else:
+        recorder.finish(result.ended, result.reason)
+    server.grid.disconnect_all(0.0 if hurried else DISCONNECT_GRACE_S)
+    server.grid.stop(0.2 if hurried else 0.5)
+    run_id = recorder.run.run_id
+    paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
+    closing = _closing(store, run_id)
+    logger.info("run %s %s: %s", run_id, result.ended, closing)
+    for path in paths:
+        logger.info("wrote %s", path)
+    codes = {"completed": EXIT_COMPLETED, "failed": EXIT_FAILED, "interrupted": stop.exit_code}
+    return Outcome(run_id, codes[result.ended], result.ended, closing, paths)
+
+
+def _closing(store: Store, run_id: str) -> str:
+    try:
+        run = store.run(run_id)
+        rounds = list(store.rounds(run_id))
+    except TelemetryError as error:
+        return f"the footprint could not be read back: {error}"
+    return closing_line(run, rounds, country_name(run.info.factors.country))
+
+
+def country_name(code: str | None) -> str | None:
+    """A country's name by its code; None where the tables are not installed or do not know it."""
+    if code is None:
+        return None
+    try:
+        return lookup(code).country_name
+    except TelemetryError:
+        return None
+
+
+def _linger(config: ServerConfig, stop: StopSignal, url: str) -> None:
+    """Keep ``/metrics`` up for the last scrapes."""
+    linger_s = config.telemetry.http.linger_s
+    seconds = None if linger_s == "forever" else linger_s
+    if seconds == 0:
+        return
+    how_long = "until it is stopped" if seconds is None else f"for {seconds:g} s"
+    logger.info("%s stays up %s", url, how_long)
+    stop.wait(seconds)

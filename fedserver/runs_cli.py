@@ -1,0 +1,235 @@
+"""``fedserver runs …``: what the store knows of past and running trainings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedserver.errors import ConfigError, Problem
+from fedserver.wording import (
+    closing_line,
+    decimals_for,
+    grams,
+    headline_note,
+    intensity_words,
+)
+from telemetry.domain import GRAMS_PER_KG, RoundSummary, StoredRun
+from telemetry.exporters import FORMATS
+from telemetry.selection import resolve_run
+from telemetry.store import Store, open_store
+
+runs = typer.Typer(help="List, show and export recorded runs.", no_args_is_help=True)
+
+DATABASE_VARIABLE: Final = "FEDSERVER_TELEMETRY__DATABASE_URL"
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id, its beginning (4 or more), name, or 'latest'.")
+]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="Store URL, e.g. sqlite:///telemetry.db.")
+]
+FileOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Take the store from this configuration.")
+]
+
+
+@runs.command("list")
+def list_runs(store: StoreOption = None, config: FileOption = None) -> None:
+    """All runs, newest first."""
+    with _opened(store, config) as opened:
+        found = opened.runs()
+        if not found:
+            typer.echo(f"no runs in {opened.url}")
+            return
+        table = Table(box=None, header_style="bold")
+        for heading in ("run", "name", "status", "started", "strategy"):
+            table.add_column(heading, no_wrap=heading == "run")
+        for heading in ("rounds", "g CO2eq"):
+            table.add_column(heading, justify="right")
+        for run in found:
+            table.add_row(
+                run.run_id,
+                run.info.run_name,
+                run.status,
+                local_time(run.info.started_at),
+                run.info.strategy,
+                f"{sum(run.totals.rounds.values())}/{run.info.rounds_planned or '?'}",
+                grams(run.totals.total_emissions_kg) if run.info.tracked else "not tracked",
+            )
+        _console().print(table)
+
+
+@runs.command()
+def show(run: RunArgument, store: StoreOption = None, config: FileOption = None) -> None:
+    """One run: its figures, what they rest on, and its rounds."""
+    with _opened(store, config) as opened:
+        stored = _resolved(opened, run)
+        rounds = list(opened.rounds(stored.run_id))
+        for line in describe_run(stored, rounds):
+            typer.echo(line)
+        if rounds:
+            _console().print(rounds_table(rounds, stored.info.metric_names))
+
+
+@runs.command()
+def export(
+    run: RunArgument,
+    format_name: Annotated[
+        str, typer.Option("--format", help=f"One of: {', '.join(FORMATS)}.")
+    ] = "csv",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file (default: standard output).")
+    ] = None,
+    store: StoreOption = None,
+    config: FileOption = None,
+) -> None:
+    """Hand out a run as a file."""
+    from fedserver.artefacts import export_to
+
+    if format_name not in FORMATS:
+        text = f"{format_name!r} is not an export format; choose {', '.join(FORMATS)}"
+        raise ConfigError([Problem(path="--format", text=text, source="")])
+    with _opened(store, config) as opened:
+        stored = _resolved(opened, run)
+        if output is None:
+            sys.stdout.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
+            notes = FORMATS[format_name].write(opened, stored.run_id, sys.stdout)
+        else:
+            try:
+                notes = export_to(output, opened, stored.run_id, format_name)
+            except OSError as error:
+                text = f"cannot write {output}: {error.strerror or error}"
+                raise ConfigError([Problem(path="--output", text=text, source="")]) from error
+        for note in notes:
+            typer.echo(note, err=True)
+
+
+# --- words and tables ----------------------------------------------------------------------------
+
+
+def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
+    """What ``runs show`` says above the table of rounds."""
+    from fedserver.running import country_name
+
+    info = run.info
+    country = country_name(info.factors.country)
+    note = headline_note(info.factors)
+    total = run.totals.total_emissions_kg
+    headline = "not tracked" if not info.tracked else "unknown"
+    if total is not None:
+        headline = f"{grams(total)} g CO2eq" + (f" ({note})" if note else "")
+    ended = local_time(run.ended_at) if run.ended_at else "-"
+    lines = [
+        f"run        {run.run_id}  {info.run_name}",
+        f"status     {run.status}" + (f": {run.reason}" if run.reason else ""),
+        f"time       {local_time(info.started_at)} to {ended}",
+        f"training   {info.strategy}, privacy {info.privacy}, "
+        f"{sum(run.totals.rounds.values())} of {info.rounds_planned or '?'} rounds",
+        f"footprint  {headline}",
+    ]
+    if info.tracked:
+        lines += [
+            f"           {closing_line(run, rounds, country)}",
+            f"intensity  {intensity_words(info.factors, country)} "
+            f"({info.factors.intensity_source}"
+            + (f", {info.factors.intensity_year})" if info.factors.intensity_year else ")"),
+            f"server     {info.tracker or 'no meter'}, scope {info.factors.server_scope}, "
+            f"sensor {info.factors.server_sensor}, PUE {info.factors.pue:g}",
+        ]
+    return lines
+
+
+def rounds_table(rounds: list[RoundSummary], metrics: tuple[str, ...]) -> Table:
+    """Rounds as a table; figures in grams with the same number of decimals throughout."""
+    shown = [
+        m for m in metrics if any(m in {**r.evaluate_metrics, **r.train_metrics} for r in rounds)
+    ]
+    known = [r.total_emissions_kg for r in rounds if r.total_emissions_kg]
+    places = decimals_for(min(known) * GRAMS_PER_KG) if known else 2
+    table = Table(box=None, header_style="bold")
+    for heading in (
+        "round",
+        "status",
+        "s",
+        *shown,
+        "server g",
+        "clients g",
+        "total g",
+        "cumulative g",
+    ):
+        table.add_column(heading, justify="left" if heading == "status" else "right")
+    table.add_column("clients", justify="right")
+    table.add_column("reported", justify="right")
+    for row in rounds:
+        values = {**row.train_metrics, **row.evaluate_metrics}
+        name = "set-up" if row.round == 0 else str(row.round)
+        table.add_row(
+            name if row.attempt == 1 else f"{name} ({row.attempt})",
+            row.status,
+            f"{row.duration_s:.1f}",
+            *(f"{values[m]:.4g}" if m in values else "" for m in shown),
+            *(
+                "" if value is None else grams(value, places)
+                for value in (
+                    row.server_emissions_kg,
+                    row.clients_emissions_kg,
+                    row.total_emissions_kg,
+                    row.cumulative_emissions_kg,
+                )
+            ),
+            f"{row.participants - row.failed}/{row.participants}" if row.participants else "",
+            "" if row.reported is None or not row.participants else f"{row.reported}",
+        )
+    return table
+
+
+def local_time(moment: datetime) -> str:
+    """Local time with its offset, for people; everything stored is UTC."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %z}"
+
+
+def _console() -> Console:
+    # A pipe has no width: do not break lines there.
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+# --- where the store is ----------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(store: str | None, config: Path | None) -> Iterator[Store]:
+    opened = open_store(_store_url(store, config), create=False)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _store_url(store: str | None, config: Path | None) -> str:
+    """``--store`` > environment > ``-c FILE`` > ./server.yaml > sqlite:///telemetry.db."""
+    from fedserver.config import load_config
+
+    if store is not None:
+        return store
+    if DATABASE_VARIABLE in os.environ:
+        return os.environ[DATABASE_VARIABLE]
+    file = config or Path("server.yaml")
+    if config is not None or file.exists():
+        return load_config(file, {}, {}).config.telemetry.database_url
+    return "sqlite:///telemetry.db"
+
+
+def _resolved(store: Store, wanted: str) -> StoredRun:
+    run = resolve_run(store, wanted)
+    if wanted == "latest":
+        typer.echo(f"latest is {run.run_id} ({run.info.run_name})", err=True)
+    return run

@@ -1,0 +1,152 @@
+"""What the transport raises, what it tells, and the part of Flower's grid that rounds need.
+
+TransportError(TelemetryError)
+├─ AddressError      the FL address cannot be listened on; the text says why
+├─ TooFewClients     not enough clients were free in time
+├─ NoInitialModel    no client could say what to begin with
+└─ Stopped           someone asked for the end
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Protocol
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from telemetry.domain import Phase
+from telemetry.errors import TelemetryError
+
+
+class TransportError(TelemetryError):
+    """Base of what this package raises."""
+
+
+class AddressError(TransportError, ValueError):
+    """The FL server cannot listen on ``address``."""
+
+    def __init__(self, address: str, problem: str) -> None:
+        self.address = address
+        self.problem = problem
+        super().__init__(f"{address!r}: {problem}")
+
+
+class TooFewClients(TransportError):
+    """``free`` clients could be asked where ``required`` were needed, after waiting ``waited_s``."""
+
+    def __init__(self, free: int, required: int, waited_s: float) -> None:
+        self.free = free
+        self.required = required
+        self.waited_s = waited_s
+        waited = f" after {waited_s:.3g} s" if waited_s >= 0.1 else ""
+        super().__init__(f"too few clients: {free} of {required}{waited}")
+
+
+class NoInitialModel(TransportError):
+    """None of the ``asked`` clients gave initial parameters."""
+
+    def __init__(self, asked: int) -> None:
+        self.asked = asked
+        super().__init__(
+            f"none of {asked} clients has a model to begin with (get_parameters): "
+            "set model.initial to an .npz file"
+        )
+
+
+class Stopped(TransportError):
+    """The training was asked to stop (`BidiGrid.request_stop`)."""
+
+    def __init__(self) -> None:
+        super().__init__("the training was asked to stop")
+
+
+class GridListener(Protocol):
+    """Is told what the transport sees. Calls come from any thread and hold up the training:
+    be quick. What a listener raises is logged and goes no further.
+
+    ``node`` counts connections from 1; times are epoch seconds of the grid's clock; sizes are
+    those of the serialized message.
+    """
+
+    def connected(self, node: int, name: str, loopback: bool) -> None:
+        """A client's stream is open. ``name`` is its peer's host and a running number."""
+
+    def disconnected(self, node: int) -> None:
+        """A client's stream is gone."""
+
+    def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+        """A message is about to go out."""
+
+    def replied(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+        """An answer came in time, whatever is in it."""
+
+    def late(self, reply: Message, phase: Phase, server_round: int) -> None:
+        """An answer came after its time, with the content that it would have had in time.
+
+        ``server_round`` is the round it was asked in, 0 where the message did not say.
+        """
+
+
+class NullListener:
+    """Listens to nothing."""
+
+    def connected(self, node: int, name: str, loopback: bool) -> None:
+        """Nothing."""
+
+    def disconnected(self, node: int) -> None:
+        """Nothing."""
+
+    def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+        """Nothing."""
+
+    def replied(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+        """Nothing."""
+
+    def late(self, reply: Message, phase: Phase, server_round: int) -> None:
+        """Nothing."""
+
+
+class RoundGrid(Grid):
+    """A grid that waits for clients within limits: what `fedserver.loop` drives.
+
+    Flower's strategies only ask for node ids and send and receive; the rest of Flower's interface
+    belongs to a SuperLink and raises here.
+    """
+
+    @abstractmethod
+    def require(self, count: int, timeout_s: float | None) -> None:
+        """From now on `get_node_ids` waits until ``count`` nodes are free.
+
+        ``timeout_s`` counts from this call (0: no wait, None: no limit); after it
+        `get_node_ids` raises `TooFewClients`.
+        """
+
+    def set_run(self, run: object) -> None:
+        """Not here: one process has one run."""
+        raise NotImplementedError("this grid has no SuperLink")
+
+    @property
+    def run(self) -> object:  # type: ignore[override]  # there is none to return
+        """Not here."""
+        raise NotImplementedError("this grid has no SuperLink")
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message, as Flower's deprecated way of making one."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Not here: use `send_and_receive`."""
+        raise NotImplementedError("this grid has no SuperLink; use send_and_receive")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Not here: use `send_and_receive`."""
+        raise NotImplementedError("this grid has no SuperLink; use send_and_receive")

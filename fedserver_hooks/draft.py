@@ -1,0 +1,337 @@
+"""What happens in a round, as it happens, and how it becomes facts.
+
+The training's threads only append events to a `Draft` (an append to a list, whatever the number of
+clients). The writer's thread folds them with a `FactBuilder`: there a client's values are judged
+and clients get their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fedserver_hooks.phases import RoundKey
+from telemetry.accounting import ParticipantFacts, ReceivedReport
+from telemetry.domain import Phase, RoundStatus
+from telemetry.reports import ClientReport, RejectedReport, read_report
+
+Node = int | str
+ReplyParts = tuple[Node, Mapping[str, object] | None, Mapping[str, object] | None]
+"""A node, its report as sent, and its metrics; None for what it did not send."""
+
+EXAMPLES_KEY: Final = "num-examples"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Messages went out to these nodes."""
+
+    phase: Phase
+    nodes: Sequence[Node]
+    at: float
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """These nodes' replies are here; each with its report as sent and its metrics (None without)."""
+
+    phase: Phase
+    replies: Sequence[ReplyParts]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyArrived:
+    """The transport saw one node's reply: better known than `Replied` when and how large."""
+
+    phase: Phase
+    node: Node
+    at: float
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A node's update cannot be used."""
+
+    node: Node
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LateReport:
+    """A report that came after its phase had been given up."""
+
+    phase: Phase
+    node: Node
+    report: Mapping[str, object]
+    round_number: int
+    """The round that the client worked for."""
+    sent_at: float
+    at: float
+
+
+Event = Sent | Replied | ReplyArrived | Failed | LateReport
+
+
+@dataclass(slots=True)
+class Draft:
+    """One round while it lasts. Appended to by the training, read by the writer."""
+
+    key: RoundKey
+    started_at: float
+    ended_at: float | None = None
+    events: list[Event] = field(default_factory=list)
+    train_metrics: dict[str, float] = field(default_factory=dict)
+    evaluate_metrics: dict[str, float] = field(default_factory=dict)
+    aggregated: bool = False
+    failure: str | None = None
+    interrupted: bool = False
+    connected: int | None = None
+    revision: int = 0
+
+
+class Names:
+    """Who a node is: connection facts, and the pseudonym under which it is shown.
+
+    A node is what is accounted for; a name only labels it. A second live node of one name becomes
+    ``name#2``: two live nodes are never shown as one client.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._lock = threading.Lock()
+        self._names: dict[str, str] = {}
+        self._loopback: dict[str, bool] = {}
+        self._live: set[str] = set()
+
+    def seen(self, node: Node, name: str | None, loopback: bool | None) -> None:
+        """A node connected; ``name`` is what its transport calls it."""
+        with self._lock:
+            self._live.add(str(node))
+            if loopback is not None:
+                self._loopback[str(node)] = loopback
+            if name is not None:
+                self._claim(str(node), name)
+
+    def gone(self, node: Node) -> None:
+        """A node disconnected: its name is free."""
+        with self._lock:
+            self._live.discard(str(node))
+
+    def claim(self, node: Node, name: str) -> None:
+        """A client says what it is called."""
+        with self._lock:
+            self._claim(str(node), name)
+
+    def _claim(self, node: str, name: str) -> None:
+        taken = {self._names.get(other) for other in self._live if other != node}
+        number, unique = 1, name
+        while unique in taken:
+            number += 1
+            unique = f"{name}#{number}"
+        self._names[node] = unique
+
+    def name(self, node: Node) -> str:
+        """What to call a node in this server's own log."""
+        with self._lock:
+            return self._names.get(str(node), f"node {node}")
+
+    def loopback(self, node: Node) -> bool | None:
+        """Whether its connection comes from this very machine; None where nobody saw it."""
+        with self._lock:
+            return self._loopback.get(str(node))
+
+    def pseudonym(self, node: Node) -> str:
+        """``c-`` and 8 hex digits of HMAC-SHA256 of the name under the store's secret (RFC 2104)."""
+        digest = hmac.new(self._secret, self.name(node).encode(), hashlib.sha256)
+        return f"c-{digest.hexdigest()[:8]}"
+
+
+@dataclass(slots=True)
+class _Participant:
+    """A node's part in the round, as far as the events tell."""
+
+    train: bool = False
+    failed: str | None = None
+    examples: int | None = None
+    sent: dict[Phase, float] = field(default_factory=dict)
+    replied: dict[Phase, float] = field(default_factory=dict)
+    bytes_to: int | None = None
+    bytes_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    node: str
+    phase: Phase
+    reported_round: int
+    late: bool
+    report: ClientReport | RejectedReport
+    sent_at: float | None
+    at: float
+
+
+class FactBuilder:
+    """Folds a draft's events into participants and judged reports; each event once."""
+
+    def __init__(self, draft: Draft, names: Names, *, tracked: bool) -> None:
+        self.draft = draft
+        self._names = names
+        self._tracked = tracked
+        self._folded = 0
+        self._participants: dict[str, _Participant] = {}
+        self._arrived: list[_Arrived] = []
+
+    def fold(self) -> None:
+        """Take in what has happened since the last call."""
+        events = self.draft.events
+        until = len(events)  # the training may append while this runs
+        for event in events[self._folded : until]:
+            self._take_in(event)
+        self._folded = until
+
+    def _take_in(self, event: Event) -> None:
+        match event:
+            case Sent():
+                for node in event.nodes:
+                    part = self._part(node)
+                    part.train |= event.phase == "train"
+                    part.sent[event.phase] = event.at
+                    if event.size_bytes is not None:
+                        part.bytes_to = (part.bytes_to or 0) + event.size_bytes
+            case ReplyArrived():
+                part = self._part(event.node)
+                part.replied[event.phase] = event.at
+                if event.size_bytes is not None:
+                    part.bytes_from = (part.bytes_from or 0) + event.size_bytes
+            case Replied():
+                for node, report, metrics in event.replies:
+                    self._take_reply(event, node, report, metrics)
+            case Failed():
+                part = self._part(event.node)
+                part.failed = part.failed or event.reason
+            case LateReport():
+                late = event.round_number != self.draft.key[0]
+                self._take_report(
+                    event.node, event.phase, event.round_number, event.report,
+                    late=late, sent_at=event.sent_at, at=event.at,
+                )  # fmt: skip
+
+    def _take_reply(
+        self,
+        event: Replied,
+        node: Node,
+        report: Mapping[str, object] | None,
+        metrics: Mapping[str, object] | None,
+    ) -> None:
+        part = self._part(node)
+        at = part.replied.setdefault(event.phase, event.at)
+        if event.phase == "train" and metrics is not None:
+            part.examples = _count(metrics.get(EXAMPLES_KEY))
+        if report is not None:
+            sent_at = part.sent.get(event.phase)
+            self._take_report(
+                node, event.phase, self.draft.key[0], report, late=False, sent_at=sent_at, at=at
+            )
+
+    def _take_report(
+        self,
+        node: Node,
+        phase: Phase,
+        reported_round: int,
+        values: Mapping[str, object],
+        *,
+        late: bool,
+        sent_at: float | None,
+        at: float,
+    ) -> None:
+        if not self._tracked:
+            return
+        report = read_report(dict(values.items()))
+        if isinstance(report, ClientReport) and report.client_name is not None:
+            self._names.claim(node, report.client_name)
+        self._arrived.append(_Arrived(str(node), phase, reported_round, late, report, sent_at, at))
+
+    def _part(self, node: Node) -> _Participant:
+        return self._participants.setdefault(str(node), _Participant())
+
+    def participants(self) -> list[ParticipantFacts]:
+        """Everyone who was sent a message in this round."""
+        return [
+            ParticipantFacts(
+                node_id=node,
+                client=self._names.pseudonym(node),
+                train=part.train,
+                failed=part.failed,
+                examples=part.examples,
+                sent_at=part.sent.get("train", part.sent.get("evaluate")),
+                replied_at=part.replied.get("train" if part.train else "evaluate"),
+                loopback=self._names.loopback(node),
+                bytes_to=part.bytes_to,
+                bytes_from=part.bytes_from,
+            )
+            for node, part in self._participants.items()
+            if part.sent
+        ]
+
+    def reports(self) -> list[ReceivedReport]:
+        """The reports, judged, in order of arrival."""
+        return [
+            ReceivedReport(
+                node_id=arrived.node,
+                client=self._names.pseudonym(arrived.node),
+                phase=arrived.phase,
+                reported_round=arrived.reported_round,
+                late=arrived.late,
+                report=arrived.report,
+                sent_at=self.draft.started_at if arrived.sent_at is None else arrived.sent_at,
+                replied_at=arrived.at,
+                loopback=self._names.loopback(arrived.node),
+            )
+            for arrived in self._arrived
+        ]
+
+    def any_failed(self) -> bool:
+        """Whether a node that was to train failed."""
+        return any(p.failed is not None and p.train for p in self._participants.values())
+
+
+def status_of(draft: Draft, builder: FactBuilder, *, closed: bool) -> RoundStatus:
+    """What became of the round: a failure is a failure even if evaluation went well afterwards."""
+    if draft.key[0] == 0:
+        return "interrupted" if draft.interrupted else "completed" if closed else "running"
+    if draft.aggregated:
+        return "partial" if builder.any_failed() else "completed"
+    if draft.interrupted:
+        return "interrupted"
+    if draft.failure is not None or closed:
+        return "failed"
+    return "running"
+
+
+def numbers_in(record: Mapping[str, Any] | None) -> dict[str, float]:
+    """The finite single numbers of a MetricRecord."""
+    if record is None:
+        return {}
+    return {
+        name: float(value)
+        for name, value in record.items()
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) < 1e308
+        and math.isfinite(value)
+    }
+
+
+def _count(value: object) -> int | None:
+    """A number of examples as sent, if it is one."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**62:
+        return None
+    return value

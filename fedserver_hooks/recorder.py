@@ -1,0 +1,409 @@
+"""Keeps the record of a run, whatever kind of Flower server it belongs to.
+
+A `RoundRecorder` is told what happens (a round begins, messages go out, replies come) and sees to
+it that each round is metered, accounted for and stored. It is plain Python: strategies, transports
+and loops call it, it calls none of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Concatenate, Final, ParamSpec
+
+from fedserver_hooks.clock import Clock, SystemClock
+from fedserver_hooks.draft import (
+    Draft,
+    Event,
+    FactBuilder,
+    Failed,
+    LateReport,
+    Names,
+    Node,
+    Replied,
+    ReplyArrived,
+    ReplyParts,
+    Sent,
+    numbers_in,
+    status_of,
+)
+from fedserver_hooks.meter import Meter, MeterError
+from fedserver_hooks.phases import PhaseLedger, RoundKey
+from telemetry.accounting import RoundFacts, Rules, account
+from telemetry.domain import (
+    Owner,
+    Phase,
+    RoundRecord,
+    RunInfo,
+    RunStatus,
+    ServerPhase,
+    utc_now,
+)
+from telemetry.errors import StoreError
+from telemetry.lease import this_process
+from telemetry.store.base import Store
+from telemetry.writer import Failures, RoundWriter
+
+BARRIER_S: Final = 0.25
+"""The longest that a round's start waits for the round before to be on disk."""
+METER_START_S: Final = 15.0
+"""The longest that a run's start waits for the meter; it goes on unmetered after that."""
+LAST_WRITE_S: Final = 10.0
+"""The longest that an ordinary end of a run waits for the store."""
+
+P = ParamSpec("P")
+
+
+def _harmless(
+    method: Callable[Concatenate[RoundRecorder, P], None],
+) -> Callable[Concatenate[RoundRecorder, P], None]:
+    """The outermost edge between training and telemetry: a fault of ours is counted, not raised."""
+
+    @functools.wraps(method)
+    def call(self: RoundRecorder, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        begin = time.perf_counter()
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the edge between training and telemetry
+            self.failures.note("hook", f"{method.__name__} failed", error=error)
+        finally:
+            self.overhead_s += time.perf_counter() - begin
+
+    return call
+
+
+class RoundRecorder:
+    """The record of one run.
+
+    `start` may raise (a store that cannot be written, a run that exists) and waits for the meter: a
+    server calls it before its port opens. From then on no method raises, and none blocks for longer
+    than `BARRIER_S`, but `finish` for as long as it is given.
+    """
+
+    def __init__(
+        self,
+        run: RunInfo,
+        store: Store,
+        meter: Meter,
+        *,
+        rules: Rules | None = None,
+        clock: Clock | None = None,
+        owner: Owner | None = None,
+        on_round_closed: Callable[[RoundRecord], None] | None = None,
+    ) -> None:
+        self.run = run
+        self.store = store
+        self.meter = meter
+        self.failures = Failures()
+        self.names = Names(store.secret)
+        self.overhead_s = 0.0
+        self.owner = owner or this_process()
+        self._rules = rules or Rules()
+        self._clock = clock or SystemClock()
+        self._ledger = PhaseLedger(meter, self._clock, on_failure=self._meter_failed)
+        self._writer = RoundWriter(
+            store, run.run_id, self.owner, self.failures, on_closed=on_round_closed
+        )
+        self._lock = threading.Lock()
+        self._draft: Draft | None = None
+        self._builder: FactBuilder | None = None
+        self._started = False
+        self._finished = False
+        self._unplaced = 0
+        self._connected: set[Node] = set()
+        self._sees_connections = False
+
+    # --- the run ---------------------------------------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """Whether `start` was called."""
+        return self._started
+
+    def start(self, rounds_planned: int | None = None) -> None:
+        """Begin metering, store the run and begin round 0 (the set-up). Raises `TelemetryError`.
+
+        Waits for the meter, so that its sensor is known and round 1 is metered from its beginning.
+        """
+        if self._started:
+            return
+        if rounds_planned is not None:
+            self.run = self.run.model_copy(update={"rounds_planned": rounds_planned})
+        began = self.run.started_at.timestamp()
+        if self.run.tracked:
+            self.meter.start()
+            if not self.meter.wait_ready(METER_START_S):
+                self._meter_failed(MeterError(f"it was not ready after {METER_START_S:g} s"))
+        factors = dataclasses.replace(
+            self.run.factors, server_sensor=self.meter.sensor, server_scope=self.meter.scope
+        )
+        self.run = self.run.model_copy(update={"factors": factors, "tracker": self.meter.tracker})
+        try:
+            self.store.start_run(self.run, self.owner, utc_now())
+        except BaseException:
+            self.meter.stop()
+            raise
+        self._started = True
+        self._writer.start()
+        # The run's start is round 0's: the sum of the rounds is then the run's time, exactly.
+        self._open_round((0, 1), began)
+        if self.run.tracked:
+            self._ledger.enter((0, 1), "setup", now=began)
+            self._ledger.enter((0, 1), "setup")
+
+    def start_quietly(self, rounds_planned: int | None = None) -> None:
+        """`start` for where training has begun already: what goes wrong is counted, not raised."""
+        try:
+            self.start(rounds_planned)
+        except Exception as error:  # noqa: BLE001 - the edge between training and telemetry
+            self.failures.note("hook", "the run is not recorded", error=error)
+
+    def finish(
+        self, status: RunStatus, reason: str | None = None, timeout_s: float = LAST_WRITE_S
+    ) -> None:
+        """Close the last round, end the run and stop the meter. May be called again; then a no-op."""
+        if not self._started or self._finished:
+            return
+        self._finished = True
+        self._finish(status, reason, timeout_s)
+
+    @_harmless
+    def _finish(self, status: RunStatus, reason: str | None, timeout_s: float) -> None:
+        ended = self._ledger.leave() if self.run.tracked else self._clock()
+        with self._lock:
+            draft = self._draft
+            if draft is not None and status == "interrupted":
+                draft.interrupted = True
+        self._close_round(ended)
+        unplaced = self._unplaced
+
+        def last() -> None:
+            if unplaced:
+                self.store.add_late_reports(self.run.run_id, unplaced)
+            ended_at = max(self.run.started_at, datetime.fromtimestamp(ended, UTC))
+            self.store.finish_run(self.run.run_id, status, ended_at, reason)
+
+        if not self._writer.close(timeout_s, last):
+            left = self._writer.undelivered_rounds
+            self.failures.note("store", f"{left} round(s) could not be stored before the end")
+        self.meter.stop()
+
+    @_harmless
+    def release(self) -> None:
+        """The process is about to go: let others serve the run."""
+        if self._started:
+            try:
+                self.store.release(self.run.run_id, self.owner)
+            except StoreError as error:
+                self.failures.note("store", str(error))
+
+    # --- rounds ------------------------------------------------------------------------------
+
+    @_harmless
+    def begin_round(self, number: int, attempt: int = 1) -> None:
+        """A round begins, and the one before ends at the same instant.
+
+        Waits, but never for long, until what is known of the one before is on disk.
+        """
+        if self._finished:
+            return
+        key = (number, attempt)
+        with self._lock:
+            known = self._draft is not None and self._draft.key == key
+        if known:
+            return
+        self._writer.barrier(BARRIER_S)
+        now = self._enter(key, "configure")
+        self._close_round(now)
+        self._open_round(key, now)
+
+    @_harmless
+    def enter(self, phase: ServerPhase) -> None:
+        """The server goes over to another phase of the round."""
+        with self._lock:
+            draft = self._draft
+        if draft is not None and not self._finished:
+            self._enter(draft.key, phase)
+
+    @_harmless
+    def aggregated(self, arrived: bool, metrics: Mapping[str, Any] | None) -> None:
+        """Aggregation has ended; ``arrived`` says whether there is a new model."""
+        with self._lock:
+            draft = self._draft
+            if draft is not None:
+                draft.aggregated = arrived
+                draft.train_metrics = numbers_in(metrics)
+                if not arrived and draft.failure is None:
+                    draft.failure = "nothing was aggregated"
+        self._write_open()
+
+    @_harmless
+    def evaluated(self, metrics: Mapping[str, Any] | None) -> None:
+        """Evaluation has ended."""
+        with self._lock:
+            if self._draft is not None:
+                self._draft.evaluate_metrics = numbers_in(metrics)
+        self._write_open()
+
+    @_harmless
+    def round_failed(self, reason: str) -> None:
+        """The round has no new model, and why; the first reason stands."""
+        with self._lock:
+            draft = self._draft
+            if draft is not None and draft.failure is None:
+                draft.failure = reason
+
+    # --- clients -------------------------------------------------------------------------------
+
+    @_harmless
+    def seen(self, node: Node, name: str | None, loopback: bool | None) -> None:
+        """A node connected."""
+        self.names.seen(node, name, loopback)
+        with self._lock:
+            self._connected.add(node)
+            self._sees_connections = True
+
+    @_harmless
+    def gone(self, node: Node) -> None:
+        """A node disconnected."""
+        self.names.gone(node)
+        with self._lock:
+            self._connected.discard(node)
+
+    @_harmless
+    def sent(
+        self, phase: Phase, nodes: Sequence[Node], at: float | None = None,
+        size_bytes: int | None = None,
+    ) -> None:  # fmt: skip
+        """A message went out to each of these nodes."""
+        self._append(Sent(phase, nodes, self._clock() if at is None else at, size_bytes))
+
+    @_harmless
+    def replied(self, node: Node, phase: Phase, at: float, size_bytes: int | None = None) -> None:
+        """One node's reply arrived."""
+        self._append(ReplyArrived(phase, node, at, size_bytes))
+
+    @_harmless
+    def failed(self, node: Node, reason: str) -> None:
+        """A node's update cannot be used."""
+        self._append(Failed(node, reason))
+
+    @_harmless
+    def replies(self, phase: Phase, replies: Sequence[ReplyParts]) -> None:
+        """Replies are here, with the reports taken out."""
+        self._append(Replied(phase, replies, self._clock()))
+
+    @_harmless
+    def late(
+        self,
+        node: Node,
+        phase: Phase,
+        report: Mapping[str, object],
+        round_number: int,
+        sent_at: float,
+    ) -> None:
+        """A report came after its phase had been given up; it counts where it arrives."""
+        event = LateReport(phase, node, report, round_number, sent_at, self._clock())
+        if self.run.tracked and not self._append(event):
+            self._unplaced += 1
+
+    # --- for /metrics ----------------------------------------------------------------------------
+
+    @property
+    def errors(self) -> Mapping[str, int]:
+        """Failures of telemetry so far, by stage."""
+        return self.failures.counts
+
+    @property
+    def undelivered_rounds(self) -> int:
+        """Rounds that are not in the store yet."""
+        return self._writer.undelivered_rounds
+
+    @property
+    def round_key(self) -> RoundKey | None:
+        """(round, attempt) of the open round."""
+        with self._lock:
+            return None if self._draft is None else self._draft.key
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _enter(self, key: RoundKey, phase: ServerPhase) -> float:
+        return self._ledger.enter(key, phase) if self.run.tracked else self._clock()
+
+    def _append(self, event: Event) -> bool:
+        with self._lock:
+            if self._draft is None:
+                return False
+            self._draft.events.append(event)
+            return True
+
+    def _open_round(self, key: RoundKey, now: float) -> None:
+        with self._lock:
+            connected = len(self._connected) if self._sees_connections else None
+            self._draft = Draft(key, started_at=now, connected=connected)
+            self._builder = FactBuilder(self._draft, self.names, tracked=self.run.tracked)
+
+    def _close_round(self, now: float) -> None:
+        with self._lock:
+            draft, builder = self._draft, self._builder
+            self._draft = self._builder = None
+            if draft is None or builder is None:
+                return
+            draft.ended_at = now
+            draft.revision += 1
+            revision = draft.revision
+        self._writer.submit(draft.key, lambda: self._make(draft, builder, revision, closed=True))
+
+    def _write_open(self) -> None:
+        with self._lock:
+            draft, builder = self._draft, self._builder
+            if draft is None or builder is None:
+                return
+            draft.revision += 1
+            revision = draft.revision
+        self._writer.submit(draft.key, lambda: self._make(draft, builder, revision, closed=False))
+
+    def _make(
+        self, draft: Draft, builder: FactBuilder, revision: int, *, closed: bool
+    ) -> RoundRecord:
+        """Account for a round; in the writer's thread, which may wait for the meter."""
+        if closed and self.run.tracked:
+            self._ledger.settle(draft.key)
+        builder.fold()
+        with self._lock:
+            metrics = dict(draft.train_metrics), dict(draft.evaluate_metrics)
+            reason = draft.failure
+        status = status_of(draft, builder, closed=closed)
+        record = account(
+            RoundFacts(
+                run_id=self.run.run_id,
+                round=draft.key[0],
+                attempt=draft.key[1],
+                revision=revision,
+                closed=closed,
+                tracked=self.run.tracked,
+                status=status,
+                reason=reason if status in ("failed", "partial") else None,
+                started_at=draft.started_at,
+                ended_at=self._clock() if draft.ended_at is None else draft.ended_at,
+                connected=draft.connected,
+                factors=self.run.factors,
+                server_host_id=self.run.server_host_id,
+                rules=self._rules,
+                participants=builder.participants(),
+                reports=builder.reports(),
+                laps=self._ledger.laps(draft.key),
+                train_metrics=metrics[0],
+                evaluate_metrics=metrics[1],
+            )
+        )
+        if closed:
+            self._ledger.forget(draft.key)
+        return record
+
+    def _meter_failed(self, failure: MeterError) -> None:
+        self.failures.note("meter", f"the server is not metered: {failure.reason}")

@@ -1,0 +1,102 @@
+"""Puts a recorder together from plain values: what `EmissionsStrategy.wrap` and servers share."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from fedserver_hooks.clock import Clock
+from fedserver_hooks.host import host_id
+from fedserver_hooks.intensity import lookup
+from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
+from fedserver_hooks.recorder import RoundRecorder
+from telemetry.accounting import Rules
+from telemetry.domain import Factors, RoundRecord, RunInfo, utc_now
+
+if TYPE_CHECKING:
+    from telemetry.store import Store
+
+_PACKAGES = ("fedserver-telemetry", "flwr", "codecarbon", "numpy")
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """``YYYYMMDD-HHMMSS-xxxxxx``: UTC start and six random hex digits."""
+    return f"{now or utc_now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of what had a part in the figures, as far as it is installed."""
+    found: dict[str, str] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def factors_for(
+    country: str | None,
+    region: str | None = None,
+    intensity_g_per_kwh: float | None = None,
+    pue: float = 1.0,
+) -> Factors:
+    """The server's factors; raises `UnknownCountry` for a country or region nobody knows."""
+    intensity = lookup(country, region, intensity_g_per_kwh)
+    return Factors(
+        server_carbon_intensity_g_per_kwh=intensity.g_per_kwh,
+        intensity_source=intensity.source,
+        intensity_year=intensity.year,
+        country=intensity.country,
+        pue=pue,
+    )
+
+
+def new_recorder(
+    store: str | Store,
+    *,
+    strategy: str,
+    run_name: str,
+    run_id: str | None = None,
+    privacy: str = "none",
+    tracked: bool = True,
+    country: str | None = None,
+    factors: Factors | None = None,
+    rounds_planned: int | None = None,
+    metric_names: tuple[str, ...] = (),
+    value_metric: str = "accuracy",
+    rules: Rules | None = None,
+    meter: Meter | None = None,
+    clock: Clock | None = None,
+    on_round_closed: Callable[[RoundRecord], None] | None = None,
+    software: Mapping[str, str] | None = None,
+) -> RoundRecorder:
+    """A recorder for a new run; opens the store when it is given as a URL."""
+    if isinstance(store, str):
+        from telemetry.store import open_store  # only here: the hooks load no database layer
+
+        store = open_store(store)
+    started_at = utc_now()
+    run_id = run_id or new_run_id(started_at)
+    run = RunInfo(
+        run_id=run_id,
+        run_name=run_name,
+        started_at=started_at,
+        rounds_planned=rounds_planned,
+        strategy=strategy,
+        privacy=privacy,
+        tracked=tracked,
+        factors=factors or factors_for(country),
+        server_host_id=host_id(run_id),
+        value_metric=value_metric,
+        metric_names=metric_names,
+        software=dict(software or software_versions()),
+    )
+    if meter is None:
+        meter = CodeCarbonMeter(country=run.factors.country) if tracked else NullMeter()
+    return RoundRecorder(
+        run, store, meter, rules=rules, clock=clock, on_round_closed=on_round_closed
+    )

@@ -1,0 +1,382 @@
+"""The rules by which a round's figures come about, as pure functions.
+
+`account` turns what happened in a round (`RoundFacts`) into a `RoundRecord`. It reads no clock, no
+file and no configuration of its own. The rules, with a worked example, are in
+``docs/accounting.md``; the host rule follows from one principle: *server and clients together never
+exceed what one meter per host would show*.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from math import fsum
+from typing import Final
+
+from telemetry.domain import (
+    GRAMS_PER_KG,
+    Factors,
+    Lap,
+    Outcome,
+    ParticipantRecord,
+    Phase,
+    ReportRecord,
+    RoundRecord,
+    RoundStatus,
+    emissions_kg,
+)
+from telemetry.reports import ClientReport, RejectedReport, plausible
+
+WINDOW_SLACK_S: Final = 5.0
+"""A client's window may exceed the server's send-to-reply window by this much at each end."""
+_SERVER: Final = "server"
+_NAMES_PER_ROUND: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What an operator may set about accounting."""
+
+    max_client_power_w: float = 100_000.0
+    loopback_on_server_host: bool = True
+    """Whether a report without host from a loopback address ran on the server's host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantFacts:
+    """What the server knows of one client in one round; times are epoch seconds."""
+
+    node_id: str
+    client: str
+    train: bool
+    failed: str | None = None
+    examples: int | None = None
+    sent_at: float | None = None
+    replied_at: float | None = None
+    loopback: bool | None = None
+    bytes_to: int | None = None
+    bytes_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedReport:
+    """One report as it arrived, with the server's own window of that client's work."""
+
+    node_id: str
+    client: str
+    phase: Phase
+    reported_round: int
+    late: bool
+    report: ClientReport | RejectedReport
+    sent_at: float
+    replied_at: float
+    loopback: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFacts:
+    """All that one attempt at a round is accounted from; reports in order of arrival."""
+
+    run_id: str
+    round: int
+    attempt: int
+    revision: int
+    closed: bool
+    tracked: bool
+    status: RoundStatus
+    reason: str | None
+    started_at: float
+    ended_at: float
+    connected: int | None
+    factors: Factors
+    server_host_id: str | None
+    rules: Rules
+    participants: Sequence[ParticipantFacts]
+    reports: Sequence[ReceivedReport]
+    laps: Sequence[Lap]
+    train_metrics: Mapping[str, float] = field(default_factory=dict)
+    evaluate_metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def account(facts: RoundFacts) -> RoundRecord:
+    """The round's record: outcomes, accepted and rejected reports, the host rule applied.
+
+    The result does not depend on the order of the clients, and rejected reports change no figure.
+    """
+    judged, repeated = _first_of_each(facts) if facts.tracked else ([], 0)
+    laps = tuple(facts.laps) if facts.tracked else ()
+    host_energy = None
+    if facts.factors.server_scope == "machine":
+        known = [lap.energy_kwh for lap in laps if lap.energy_kwh is not None]
+        host_energy = fsum(known) if known else None
+    reports = _apply_host_rule(judged, host_energy, facts)
+    outcomes = _outcomes(facts.participants, judged) if facts.tracked else {}
+    return RoundRecord(
+        run_id=facts.run_id,
+        round=facts.round,
+        attempt=facts.attempt,
+        revision=facts.revision,
+        closed=facts.closed,
+        tracked=facts.tracked,
+        status=facts.status,
+        reason=facts.reason,
+        started_at=_time(facts.started_at),
+        ended_at=_time(max(facts.started_at, facts.ended_at)),
+        connected=facts.connected,
+        factors=facts.factors,
+        participants=tuple(
+            _participant(p, outcomes.get(p.node_id))
+            for p in sorted(facts.participants, key=lambda p: p.node_id)
+        ),
+        reports=tuple(sorted(reports, key=lambda r: (r.node_id, r.phase, r.reported_round))),
+        reports_repeated=repeated,
+        laps=laps,
+        train_metrics=_bounded(facts.train_metrics),
+        evaluate_metrics=_bounded(facts.evaluate_metrics),
+    )
+
+
+# --- identity and validity -------------------------------------------------------------------
+
+
+def _first_of_each(facts: RoundFacts) -> tuple[list[ReceivedReport], int]:
+    """One report per (client, phase, round it was for), judged; and how many were repeats.
+
+    The first accepted one counts; a rejected one stands only where none was accepted.
+    """
+    kept: dict[tuple[str, Phase, int], ReceivedReport] = {}
+    repeated = 0
+    for received in facts.reports:
+        judged = _judge(received, facts.rules)
+        key = (received.node_id, received.phase, received.reported_round)
+        before = kept.get(key)
+        if before is not None:
+            repeated += 1
+            if not isinstance(before.report, RejectedReport):
+                continue
+        if before is None or not isinstance(judged.report, RejectedReport):
+            kept[key] = judged
+    return list(kept.values()), repeated
+
+
+def _judge(received: ReceivedReport, rules: Rules) -> ReceivedReport:
+    if isinstance(received.report, RejectedReport):
+        return received
+    start, end = window(received)
+    judged = plausible(received.report, end - start, rules.max_client_power_w)
+    return received if judged is received.report else replace(received, report=judged)
+
+
+def window(received: ReceivedReport) -> tuple[float, float]:
+    """When the client worked, epoch seconds: its own word clipped to what the server saw.
+
+    The server's send-to-reply window stands in where the client gave none, or where its own is
+    reversed or empty after clipping.
+    """
+    report = received.report
+    assert isinstance(report, ClientReport)
+    if report.started_at is not None and report.ended_at is not None:
+        start = max(report.started_at.timestamp(), received.sent_at - WINDOW_SLACK_S)
+        end = min(report.ended_at.timestamp(), received.replied_at + WINDOW_SLACK_S)
+        if end > start:
+            return start, end
+    return received.sent_at, max(received.sent_at, received.replied_at)
+
+
+# --- outcomes ----------------------------------------------------------------------------------
+
+
+def _outcomes(
+    participants: Iterable[ParticipantFacts], judged: Iterable[ReceivedReport]
+) -> dict[str, Outcome]:
+    """Outcome of each client that was sent a train message: failed > rejected > reported > missing."""
+    word: dict[str, Outcome] = {
+        r.node_id: "rejected" if isinstance(r.report, RejectedReport) else "reported"
+        for r in judged
+        if r.phase == "train" and not r.late
+    }
+    return {
+        p.node_id: "failed" if p.failed is not None else word.get(p.node_id, "missing")
+        for p in participants
+        if p.train
+    }
+
+
+# --- the host rule -------------------------------------------------------------------------------
+
+
+def _apply_host_rule(
+    judged: Sequence[ReceivedReport], host_energy_kwh: float | None, facts: RoundFacts
+) -> list[ReportRecord]:
+    """Each report with what it counts for, so that no host counts twice."""
+    hosts: dict[str | None, list[ReceivedReport]] = defaultdict(list)
+    rows: list[ReportRecord] = []
+    for received in judged:
+        if isinstance(received.report, RejectedReport):
+            rows.append(_rejected(received, received.report))
+        else:
+            hosts[_host_of(received, received.report, facts)].append(received)
+    for host, members in hosts.items():
+        if host is None:  # nobody knows which machine: each is counted in full
+            rows += [_as_reported(received) for received in members]
+        elif host == _SERVER and host_energy_kwh is not None:
+            rows += _split_off(members, host_energy_kwh, facts.factors)
+        else:
+            rows += _shared_host(members)
+    return rows
+
+
+def _host_of(received: ReceivedReport, report: ClientReport, facts: RoundFacts) -> str | None:
+    if report.host_id is not None:
+        return _SERVER if report.host_id == facts.server_host_id else report.host_id
+    if received.loopback and facts.rules.loopback_on_server_host:
+        return _SERVER
+    return None
+
+
+def _as_reported(received: ReceivedReport) -> ReportRecord:
+    report = received.report
+    assert isinstance(report, ClientReport)
+    return _counted(received, report.energy_kwh, report.emissions_kg)
+
+
+def overlap_factor(windows: Sequence[tuple[float, float]]) -> float:
+    """Union of the windows ÷ their sum: what machine-wide meters that ran side by side overstate by.
+
+    1 for disjoint windows, 1/n for n equal ones (of no length, too).
+    """
+    total = fsum(end - start for start, end in windows)
+    if total <= 0:
+        return 1.0 / len(windows)
+    union: list[float] = []
+    start, end = float("-inf"), float("-inf")
+    for window_start, window_end in sorted(windows):
+        if window_start > end:
+            union.append(end - start if end > start else 0.0)
+            start, end = window_start, window_end
+        else:
+            end = max(end, window_end)
+    union.append(end - start)
+    return min(1.0, fsum(union) / total)
+
+
+def _shared_host(members: Sequence[ReceivedReport]) -> list[ReportRecord]:
+    """Reports from one host that is not the server's, or whose own meter is unknown."""
+    factor = overlap_factor([window(r) for r in members])
+    rows = []
+    for received in members:
+        report = received.report
+        assert isinstance(report, ClientReport)
+        energy = None if report.energy_kwh is None else report.energy_kwh * factor
+        rows.append(_counted(received, energy, report.emissions_kg * factor))
+    return rows
+
+
+def _split_off(
+    members: Sequence[ReceivedReport], host_energy_kwh: float, factors: Factors
+) -> list[ReportRecord]:
+    """Reports from the server's own host: parts of the server's figure, not additions to it."""
+    factor = overlap_factor([window(r) for r in members])
+    energies = [_energy_of(r, factors) * factor for r in members]
+    claimed = fsum(energies)
+    scale = min(1.0, host_energy_kwh / claimed) if claimed > 0 else 0.0
+    return [
+        _counted(
+            received,
+            energy * scale,
+            emissions_kg(energy * scale, factors),
+            on_server_host=True,
+        )
+        for received, energy in zip(members, energies, strict=True)
+    ]
+
+
+def _energy_of(received: ReceivedReport, factors: Factors) -> float:
+    """A report's energy, kWh; where it states none, converted from its emissions."""
+    report = received.report
+    assert isinstance(report, ClientReport)
+    if report.energy_kwh is not None:
+        return report.energy_kwh
+    intensity = report.carbon_intensity_g_per_kwh or factors.server_carbon_intensity_g_per_kwh
+    return report.emissions_kg * GRAMS_PER_KG / intensity if intensity > 0 else 0.0
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def _participant(facts: ParticipantFacts, outcome: Outcome | None) -> ParticipantRecord:
+    return ParticipantRecord(
+        node_id=facts.node_id,
+        client=facts.client,
+        train=facts.train,
+        outcome="failed" if facts.failed is not None and facts.train else outcome,
+        reason=None if facts.failed is None else facts.failed[:256],
+        examples=facts.examples,
+        sent_at=None if facts.sent_at is None else _time(facts.sent_at),
+        replied_at=None if facts.replied_at is None else _time(facts.replied_at),
+        loopback=facts.loopback,
+        bytes_to=facts.bytes_to,
+        bytes_from=facts.bytes_from,
+    )
+
+
+def _rejected(received: ReceivedReport, rejected: RejectedReport) -> ReportRecord:
+    return ReportRecord(
+        node_id=received.node_id,
+        client=received.client,
+        phase=received.phase,
+        reported_round=received.reported_round,
+        late=received.late,
+        accepted=False,
+        rejection=rejected.reason,
+        rejected_value=rejected.value,
+    )
+
+
+def _counted(
+    received: ReceivedReport,
+    energy_kwh: float | None,
+    counted_emissions_kg: float,
+    *,
+    on_server_host: bool = False,
+) -> ReportRecord:
+    report = received.report
+    assert isinstance(report, ClientReport)
+    return ReportRecord(
+        node_id=received.node_id,
+        client=received.client,
+        phase=received.phase,
+        reported_round=received.reported_round,
+        late=received.late,
+        accepted=True,
+        emissions_kg=report.emissions_kg,
+        energy_kwh=report.energy_kwh,
+        cpu_kwh=report.cpu_kwh,
+        gpu_kwh=report.gpu_kwh,
+        ram_kwh=report.ram_kwh,
+        duration_s=report.duration_s,
+        started_at=report.started_at,
+        ended_at=report.ended_at,
+        country=report.country,
+        carbon_intensity_g_per_kwh=report.carbon_intensity_g_per_kwh,
+        sensor=report.sensor,
+        scope=report.scope,
+        host_id=report.host_id,
+        tracker=report.tracker,
+        schema_version=report.schema_version,
+        dropped_fields=",".join(report.dropped_fields) or None,
+        on_server_host=on_server_host,
+        counted_energy_kwh=energy_kwh,
+        counted_emissions_kg=counted_emissions_kg,
+    )
+
+
+def _bounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """At most 32 names, alphabetically: what clients send must not grow without bound."""
+    return {name: metrics[name] for name in sorted(metrics)[:_NAMES_PER_ROUND]}
+
+
+def _time(epoch_s: float) -> datetime:
+    return datetime.fromtimestamp(epoch_s, UTC)

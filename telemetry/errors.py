@@ -1,0 +1,85 @@
+"""Everything this package raises.
+
+TelemetryError
+├─ RunNotFound(LookupError)      no run by that name; carries the candidates
+├─ RunExists(ValueError)         a run of that id is stored already, with other facts
+├─ RoundConflict(ValueError)     a closed round was written again with other content
+├─ HttpAddressError(OSError)     the HTTP address cannot be used; says why
+├─ OpenAddress(ValueError)       an HTTP address that others can reach needs a read token
+└─ StoreError                    the store could not be read or written
+   ├─ SchemaOutdated             an older schema; names the command to run
+   └─ SchemaUnknown              a newer or foreign schema; never touched
+"""
+
+from __future__ import annotations
+
+
+class TelemetryError(Exception):
+    """Base of every error raised by ``telemetry`` and ``fedserver_hooks``."""
+
+
+class RunNotFound(TelemetryError, LookupError):
+    """No stored run answers to ``wanted``; ``candidates`` are near misses."""
+
+    def __init__(self, wanted: str, candidates: tuple[str, ...], where: str) -> None:
+        self.wanted = wanted
+        self.candidates = candidates
+        self.where = where
+        near = f"; runs there: {', '.join(candidates)}" if candidates else "; it holds no runs"
+        super().__init__(f"no run {wanted!r} in {where}{near}")
+
+
+class RunExists(TelemetryError, ValueError):
+    """A run with this id is stored already and its facts differ."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id} is stored already, with other facts")
+
+
+class RoundConflict(TelemetryError, ValueError):
+    """A closed round never changes; this write would have changed it."""
+
+    def __init__(self, run_id: str, round_number: int, attempt: int) -> None:
+        self.run_id = run_id
+        self.round_number = round_number
+        self.attempt = attempt
+        super().__init__(
+            f"round {round_number} (attempt {attempt}) of run {run_id} is closed "
+            "and was written again with other content"
+        )
+
+
+class HttpAddressError(TelemetryError, OSError):
+    """The HTTP address cannot be listened on: in use, not ours, or not to be resolved."""
+
+    def __init__(self, host: str, port: int, problem: str) -> None:
+        self.host = host
+        self.port = port
+        self.problem = problem
+        super().__init__(f"cannot serve HTTP on {host} port {port}: {problem}")
+
+
+class OpenAddress(TelemetryError, ValueError):
+    """Other machines could read what is served on ``host``, and no read token protects it."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        super().__init__(f"HTTP on {host} can be reached from other machines: set a read token")
+
+
+class StoreError(TelemetryError):
+    """The store could not be opened, read or written; ``url`` carries no password."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        self.url = url
+        self.problem = problem
+        super().__init__(f"telemetry store {url}: {problem}")
+
+
+class SchemaOutdated(StoreError):
+    """The database has an older schema than this program."""
+
+
+class SchemaUnknown(StoreError):
+    """The database has a schema that this program does not know."""

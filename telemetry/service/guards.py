@@ -1,0 +1,109 @@
+"""What stands before the routes: host names, response headers, the read token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from hmac import compare_digest
+from ipaddress import ip_address
+from typing import Annotated, Final
+
+from fastapi import Header
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from telemetry.service.problems import problem
+
+LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+SECURITY_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine reach a server that listens on ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class HostCheck:
+    """Answers only requests for names that are ours (ASGI middleware).
+
+    Against DNS rebinding: a page in a browser on this machine can make its own name resolve to
+    127.0.0.1 and then read what is served here, but its requests carry its own name.
+    """
+
+    def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
+        self._app = app
+        self._names = LOOPBACK_NAMES | {name.lower().strip("[]") for name in names}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 400."""
+        if scope["type"] != "http" or self._is_ours(Headers(scope=scope).getlist("host")):
+            await self._app(scope, receive, send)
+        else:
+            refusal = problem(400, "this server does not answer to the name in the Host header")
+            await refusal(scope, receive, send)
+
+    def _is_ours(self, hosts: list[str]) -> bool:
+        return len(hosts) == 1 and host_name(hosts[0]) in self._names
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header: without port, brackets and a final dot, in lower case."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].removesuffix(".").lower()
+
+
+class SecurityHeaders:
+    """Adds `SECURITY_HEADERS` to each response (ASGI middleware)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and complete the response's headers."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class ReadAccess:
+    """Lets in who presents the read token as ``Authorization: Bearer`` (a FastAPI dependency).
+
+    Without a token of its own it lets everybody in. ``refused`` is called for each refusal.
+    """
+
+    def __init__(self, token: str | None, refused: Callable[[], None]) -> None:
+        self._token = None if token is None else token.encode()
+        self._refused = refused
+
+    def __call__(self, authorization: Annotated[str | None, Header()] = None) -> None:
+        """Raise 401 unless the request may read."""
+        if self._token is None or self._matches(authorization, self._token):
+            return
+        self._refused()
+        raise HTTPException(
+            401,
+            "a read token is needed: Authorization: Bearer <token>",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+    @staticmethod
+    def _matches(authorization: str | None, token: bytes) -> bool:
+        scheme, _, presented = (authorization or "").partition(" ")
+        # Both comparisons always take place, and the token's in constant time.
+        return compare_digest(presented.strip().encode(), token) & (scheme.lower() == "bearer")

@@ -1,0 +1,135 @@
+"""What a store promises. Every backend runs ``tests/contracts/store.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Final, Protocol
+
+from telemetry.domain import (
+    ExposedRun,
+    Owner,
+    ParticipantRecord,
+    ReportRecord,
+    RoundRecord,
+    RoundSummary,
+    RunInfo,
+    RunStatus,
+    StoredRun,
+)
+
+LEASE_RENEW_S: Final = 10.0
+"""How often an owner says that it is alive."""
+LEASE_EXPIRES_S: Final = 60.0
+"""After this long without a word a run counts as abandoned."""
+
+
+class Store(Protocol):
+    """Keeps runs and their rounds.
+
+    *Threads.* Every method may be called from any thread; writes are serialised by the backend.
+    *Transactions.* Each method that writes is one transaction: all of it is stored, or nothing.
+    *Ownership.* What is returned is immutable and not changed by later writes.
+    *Errors.* Trouble with the database is a `StoreError`; a run id that is not stored is a
+    `RunNotFound`. Nothing else of the backend's own errors escapes.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where the data is, fit for a message: without any password."""
+        ...
+
+    @property
+    def secret(self) -> bytes:
+        """Key of the pseudonyms (HMAC): kept beside the data, the same for the store's life."""
+        ...
+
+    def start_run(self, info: RunInfo, owner: Owner, now: datetime) -> None:
+        """Store a new run, ``running`` and held by ``owner``.
+
+        The same facts again are a no-op; other facts under the same id raise `RunExists`.
+        """
+        ...
+
+    def renew_lease(self, run_id: str, owner: Owner, now: datetime) -> bool:
+        """Say that the owner lives. False, and nothing changed, if the run is not its own any more."""
+        ...
+
+    def record_round(self, record: RoundRecord) -> bool:
+        """Store a round, or a newer revision of one that is still open.
+
+        Returns True if anything was stored. An older or equal revision of an open round, or the
+        same content of a closed one, is a no-op (False), so that a delivery may be repeated.
+        Any revision that would change a closed round raises `RoundConflict`; an *open* revision
+        older than the closed one is merely out of date (False).
+        Closing a round adds it to the run's totals in the same transaction, exactly once, and fixes
+        its ``cumulative_emissions_kg``: the totals' ``total_emissions_kg`` with this round (None
+        while nothing is known). An open round's cumulative figure is None.
+        Refused as a `StoreError`: a closed round that is still ``running``, one with two
+        participants of one node, or with two reports of one node, phase and reported round.
+        """
+        ...
+
+    def add_late_reports(self, run_id: str, count: int) -> None:
+        """Count reports that came when no round was open: in the totals, in no round."""
+        ...
+
+    def finish_run(
+        self, run_id: str, status: RunStatus, ended_at: datetime, reason: str | None = None
+    ) -> None:
+        """End a run. It keeps its owner until `release`. Ending an ended run is a no-op."""
+        ...
+
+    def release(self, run_id: str, owner: Owner) -> None:
+        """The owner goes away; a no-op if it does not hold the run."""
+        ...
+
+    def mark_interrupted(self, now: datetime, is_alive: Callable[[Owner], bool]) -> Sequence[str]:
+        """Mark as ``interrupted`` each running run whose owner is gone, and return their ids.
+
+        Gone: its lease is older than `LEASE_EXPIRES_S`, or ``is_alive(owner)`` is False (the caller
+        answers True where it cannot know). ``ended_at`` becomes the last word of the owner. An open
+        round is closed with what was last stored, as its next revision: its status stays, but
+        ``running`` becomes ``interrupted``. A live run is never touched.
+        """
+        ...
+
+    def runs(self) -> Sequence[StoredRun]:
+        """All runs, newest start first."""
+        ...
+
+    def run(self, run_id: str) -> StoredRun:
+        """One run by its exact id."""
+        ...
+
+    def rounds(self, run_id: str, *, closed_only: bool = True) -> Iterator[RoundSummary]:
+        """A run's rounds by (round, attempt), streamed."""
+        ...
+
+    def round(self, run_id: str, round_number: int, attempt: int = 1) -> RoundRecord:
+        """One round, whole: equal to what was recorded. `RunNotFound` if it is not stored."""
+        ...
+
+    def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:
+        """(round, attempt, report) of a run's closed rounds by (round, attempt, node, phase), streamed."""
+        ...
+
+    def participants(self, run_id: str) -> Iterator[tuple[int, int, ParticipantRecord]]:
+        """(round, attempt, participant) of a run's closed rounds, in the same order, streamed."""
+        ...
+
+    def exposed(
+        self, now: datetime, owner: Owner | None, *, max_runs: int, max_rounds: int
+    ) -> Sequence[ExposedRun]:
+        """What ``/metrics`` of ``owner`` shows, oldest start first.
+
+        Its own runs, and the ``max_runs`` last ended runs that no live owner holds (released, or a
+        lease older than `LEASE_EXPIRES_S`). ``owner`` None stands for a service: every run. Each
+        with its open round and its last ``max_rounds`` closed rounds (from round 1 on; of several
+        attempts the last). Rounds are given for all running runs and the ``max_runs`` last ended.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections; only what the store itself opened."""
+        ...

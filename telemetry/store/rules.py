@@ -1,0 +1,111 @@
+"""The decisions of a store that are the same in every backend, as pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final
+
+from telemetry.domain import Owner, RoundRecord, RunStatus, StoredRun
+from telemetry.store.base import LEASE_EXPIRES_S
+
+GONE: Final = "the server went away without ending the run"
+"""Why a run is marked ``interrupted``."""
+
+_EXPIRES: Final = timedelta(seconds=LEASE_EXPIRES_S)
+
+
+class Write(Enum):
+    """What to do with a round that is stored already."""
+
+    REPLACE = "a newer revision of an open round"
+    SKIP = "out of date"
+    COMPARE = "closed: only the same content may come again"
+
+
+def decide(new: RoundRecord, stored_revision: int, stored_closed: bool) -> Write:
+    """What to do with ``new`` where its round is stored with that revision and state."""
+    if not stored_closed:
+        return Write.REPLACE if new.revision > stored_revision else Write.SKIP
+    if not new.closed and new.revision < stored_revision:
+        return Write.SKIP
+    return Write.COMPARE
+
+
+def same_content(one: RoundRecord, other: RoundRecord) -> bool:
+    """Whether both say the same; a revision number alone is no content."""
+    return one.model_copy(update={"revision": other.revision}) == other
+
+
+def impossible(record: RoundRecord) -> str | None:
+    """Why a round cannot be stored, in words; None if it can."""
+    if record.closed and record.status == "running":
+        return "is closed and still running"
+    nodes = {participant.node_id for participant in record.participants}
+    if len(nodes) < len(record.participants):
+        return "names a participant twice"
+    reports = {(report.node_id, report.phase, report.reported_round) for report in record.reports}
+    if len(reports) < len(record.reports):
+        return "holds two reports of one client, phase and round"
+    return None
+
+
+def closed_by_interruption(record: RoundRecord) -> RoundRecord:
+    """An open round as it is closed for an owner that is gone.
+
+    One revision later than what was stored: to a receiver of the open round this one is news.
+    """
+    status = "interrupted" if record.status == "running" else record.status
+    revision = record.revision + 1
+    return record.model_copy(update={"closed": True, "status": status, "revision": revision})
+
+
+def lease_expired(last_seen_at: datetime, now: datetime) -> bool:
+    """Whether the owner was last heard of too long ago."""
+    return now - last_seen_at > _EXPIRES
+
+
+def is_gone(run: StoredRun, now: datetime, is_alive: Callable[[Owner], bool]) -> bool:
+    """Whether the owner of a running run is gone."""
+    return run.owner is None or lease_expired(run.last_seen_at, now) or not is_alive(run.owner)
+
+
+def require_end(status: RunStatus) -> None:
+    """Refuse to end a run as ``running``: a slip of the caller, not of the data."""
+    if status == "running":
+        raise ValueError("a run cannot end with the status 'running'")
+
+
+def chosen_runs(
+    runs: Sequence[StoredRun], now: datetime, owner: Owner | None, max_runs: int
+) -> list[StoredRun]:
+    """The runs that ``/metrics`` of ``owner`` shows (None: all), oldest start first."""
+    if owner is None:
+        return sorted(runs, key=_start)
+    mine = [run for run in runs if run.owner == owner]
+    others = [r for r in runs if r.owner != owner and r.ended_at is not None and _unheld(r, now)]
+    return sorted([*mine, *_last_ended(others, max_runs)], key=_start)
+
+
+def detailed_runs(chosen: Sequence[StoredRun], max_runs: int) -> frozenset[str]:
+    """Those of the chosen runs that are shown with their rounds, by id."""
+    ended = [run for run in chosen if run.ended_at is not None]
+    running = [run for run in chosen if run.ended_at is None]
+    return frozenset(run.run_id for run in [*running, *_last_ended(ended, max_runs)])
+
+
+def _unheld(run: StoredRun, now: datetime) -> bool:
+    return run.owner is None or lease_expired(run.last_seen_at, now)
+
+
+def _last_ended(runs: Iterable[StoredRun], limit: int) -> list[StoredRun]:
+    return sorted(runs, key=_end, reverse=True)[:limit]
+
+
+def _start(run: StoredRun) -> tuple[datetime, str]:
+    return run.info.started_at, run.run_id
+
+
+def _end(run: StoredRun) -> tuple[datetime, str]:
+    return run.ended_at or run.last_seen_at, run.run_id

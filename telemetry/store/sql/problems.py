@@ -1,0 +1,50 @@
+"""What the database's errors mean, in one plain sentence each."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from telemetry.errors import SchemaUnknown, StoreError
+
+_NO_DATABASE: Final = "not a database"
+_MEANINGS: Final = (
+    ("locked", "another process keeps the database locked"),
+    ("readonly database", "the file is read-only"),
+    ("disk is full", "the disk is full"),
+    ("unable to open database file", "the file cannot be opened, or its directory not written"),
+    (_NO_DATABASE, "the file is not an SQLite database; it is left as it is"),
+    ("malformed", "the database is damaged"),
+    ("disk i/o error", "the disk reports an error"),
+)
+"""Part of a message of SQLite (https://sqlite.org/rescode.html) → what to tell a person."""
+
+_OF_THE_BACKEND: Final = (
+    SQLAlchemyError,
+    sqlite3.Error,
+    OSError,
+    OverflowError,  # a whole number beyond 64 bits
+    UnicodeError,  # text that is no Unicode, such as half a surrogate pair
+)
+
+
+@contextmanager
+def store_errors(url: str) -> Iterator[None]:
+    """Turn whatever the backend raises into a `StoreError` that names ``url``."""
+    try:
+        yield
+    except _OF_THE_BACKEND as error:
+        kind = SchemaUnknown if _NO_DATABASE in str(error) else StoreError
+        raise kind(url, meaning(error)) from error
+
+
+def meaning(error: BaseException) -> str:
+    """What went wrong, without the statement and the values that SQLAlchemy appends."""
+    cause = getattr(error, "orig", None) or error
+    said = (str(cause).splitlines() or [type(cause).__name__])[0]
+    lower = said.lower()
+    return next((means for part, means in _MEANINGS if part in lower), said)

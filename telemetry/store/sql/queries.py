@@ -1,0 +1,179 @@
+"""The questions that `SqlStore` asks, as SQLAlchemy statements; nothing here is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, Table, and_, case, func, or_, select
+
+from telemetry.domain import Owner
+from telemetry.store.base import LEASE_EXPIRES_S
+from telemetry.store.sql import mapping
+from telemetry.store.sql.mapping import RecordTable, RoundKey
+from telemetry.store.sql.tables import (
+    participants,
+    reports,
+    rounds,
+    run_totals,
+    runs,
+    training_metrics,
+)
+
+Query = Select[*tuple[Any, ...]]
+
+CHUNK_ROWS: Final = 1000
+"""Rows fetched at a time by whoever streams."""
+_CANDIDATES: Final = 5
+_ROUND: Final = [rounds.c[name] for name in mapping.ROUND_COLUMNS]
+_TOTALS: Final = [column for column in run_totals.c if column.name != "run_id"]
+_RUN: Final = select(*runs.c, *_TOTALS).join_from(runs, run_totals)
+
+
+# --- runs --------------------------------------------------------------------------------------
+
+
+def one_run(run_id: str) -> Query:
+    """A run with its totals."""
+    return _RUN.where(runs.c.run_id == run_id)
+
+
+def all_runs() -> Query:
+    """Every run with its totals, newest start first."""
+    return _RUN.order_by(runs.c.started_at.desc(), runs.c.run_id.desc())
+
+
+def running_runs() -> Query:
+    """Runs that have not ended, locked against other writers."""
+    return _RUN.where(runs.c.status == "running").order_by(runs.c.run_id).with_for_update()
+
+
+def newest_run_ids() -> Query:
+    """What to name when a run is not found."""
+    newest_first = runs.c.started_at.desc(), runs.c.run_id.desc()
+    return select(runs.c.run_id).order_by(*newest_first).limit(_CANDIDATES)
+
+
+def totals_of(run_id: str) -> Query:
+    """A run's totals alone."""
+    return select(*_TOTALS).where(run_totals.c.run_id == run_id)
+
+
+def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
+    """The runs that ``/metrics`` of ``owner`` shows, with totals, oldest start first."""
+    oldest_first = _RUN.order_by(runs.c.started_at, runs.c.run_id)
+    if owner is None:
+        return oldest_first
+    mine = runs.c.owner == str(owner)
+    expired = runs.c.last_seen_at < now - timedelta(seconds=LEASE_EXPIRES_S)
+    unheld = or_(runs.c.owner.is_(None), and_(runs.c.owner != str(owner), expired))
+    last_ended = (
+        select(runs.c.run_id)
+        .where(runs.c.ended_at.is_not(None), unheld)
+        .order_by(runs.c.ended_at.desc(), runs.c.run_id.desc())
+        .limit(max_runs)
+    )
+    return oldest_first.where(or_(mine, runs.c.run_id.in_(last_ended)))
+
+
+# --- rounds ------------------------------------------------------------------------------------
+
+
+def of_round(table: Table, key: RoundKey) -> ColumnElement[bool]:
+    """That a row belongs to one round."""
+    run_id, number, attempt = key
+    return and_(table.c.run_id == run_id, table.c.round == number, table.c.attempt == attempt)
+
+
+def revision(key: RoundKey) -> Query:
+    """(revision, closed) of a stored round."""
+    return select(rounds.c.revision, rounds.c.closed).where(of_round(rounds, key))
+
+
+def round_row(key: RoundKey) -> Query:
+    """The flat row of one round."""
+    return select(*_ROUND).where(of_round(rounds, key))
+
+
+def records_of(kind: RecordTable[Any], key: RoundKey) -> Query:
+    """One round's records of a kind, in the order in which they were recorded."""
+    columns = [kind.table.c[name] for name in kind.columns]
+    return select(*columns).where(of_round(kind.table, key)).order_by(kind.table.c[kind.place])
+
+
+def metrics_of(key: RoundKey) -> Query:
+    """One round's training metrics."""
+    columns = [training_metrics.c[name] for name in mapping.METRIC_COLUMNS]
+    return select(*columns).where(of_round(training_metrics, key))
+
+
+def open_rounds(run_id: str) -> Query:
+    """(round, attempt) of a run's open rounds, in their order."""
+    key = rounds.c.round, rounds.c.attempt
+    return select(*key).where(rounds.c.run_id == run_id, ~rounds.c.closed).order_by(*key)
+
+
+def rounds_of(run_id: str, *, closed_only: bool) -> Query:
+    """A run's rounds, flat, by (round, attempt)."""
+    query = select(*_ROUND).where(rounds.c.run_id == run_id)
+    query = query.where(rounds.c.closed) if closed_only else query
+    return query.order_by(rounds.c.round, rounds.c.attempt)
+
+
+def reports_of(run_id: str) -> Query:
+    """(round, attempt, *report) of a run's closed rounds, by key."""
+    key = reports.c.round, reports.c.attempt
+    order = reports.c.node_id, reports.c.phase, reports.c.reported_round
+    return _of_closed(mapping.REPORTS, run_id).order_by(*key, *order)
+
+
+def participants_of(run_id: str) -> Query:
+    """(round, attempt, *participant) of a run's closed rounds, by key."""
+    key = participants.c.round, participants.c.attempt
+    return _of_closed(mapping.PARTICIPANTS, run_id).order_by(*key, participants.c.node_id)
+
+
+def _of_closed(kind: RecordTable[Any], run_id: str) -> Query:
+    table = kind.table
+    columns = [table.c[name] for name in ("round", "attempt", *kind.fields)]
+    closed = (
+        select(rounds.c.run_id)
+        .where(
+            rounds.c.closed,
+            rounds.c.run_id == table.c.run_id,
+            rounds.c.round == table.c.round,
+            rounds.c.attempt == table.c.attempt,
+        )
+        .exists()
+    )
+    return select(*columns).where(table.c.run_id == run_id, closed)
+
+
+def exposed_rounds(run_ids: Iterable[str], max_rounds: int) -> Query:
+    """Of each run the last open round and the last closed rounds from 1 on, oldest first.
+
+    Of several attempts at a round the last counts. Keys are numbered first and joined with their
+    rows afterwards, so that the wide rows are not sorted.
+    """
+    key = rounds.c.run_id, rounds.c.round, rounds.c.attempt
+    attempt_no = func.row_number().over(
+        partition_by=(rounds.c.run_id, rounds.c.closed, rounds.c.round),
+        order_by=rounds.c.attempt.desc(),
+    )
+    shown = or_(rounds.c.round > 0, ~rounds.c.closed)
+    attempts = (
+        select(*key, rounds.c.closed, attempt_no.label("attempt_no"))
+        .where(rounds.c.run_id.in_(sorted(run_ids)), shown)
+        .subquery()
+    )
+    round_no = func.row_number().over(
+        partition_by=(attempts.c.run_id, attempts.c.closed), order_by=attempts.c.round.desc()
+    )
+    numbered = select(attempts, round_no.label("round_no")).where(attempts.c.attempt_no == 1)
+    last = numbered.subquery()
+    limit = case((last.c.closed, max_rounds), else_=1)
+    same = and_(*(rounds.c[c.name] == last.c[c.name] for c in key))
+    return (
+        select(*_ROUND).join_from(last, rounds, same).where(last.c.round_no <= limit).order_by(*key)
+    )

@@ -1,0 +1,118 @@
+"""SQLite: one file beside the server, several processes at once, nothing lost on power failure.
+
+``<db>`` has companions: ``<db>.lock`` (held while a process opens the file), ``<db>.secret`` (key of
+the pseudonyms, mode 0600), ``<db>.before-<revision>`` (copy from before an upgrade) and SQLite's own
+``-wal`` and ``-shm``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, select
+
+from telemetry.errors import StoreError
+from telemetry.store.sql.files import file_lock, read_or_make_secret
+from telemetry.store.sql.problems import store_errors
+from telemetry.store.sql.schema import SHIPPED, Migrations, State
+from telemetry.store.sql.store import WRITES, SqlStore
+from telemetry.store.sql.tables import runs
+
+_PREFIX: Final = "sqlite:///"
+
+
+def open_sqlite(
+    url: str, *, create: bool = True, busy_timeout_s: float = 5.0, migrations: Migrations = SHIPPED
+) -> SqlStore:
+    """The store in a file, created or upgraded if need be; see `telemetry.store.open_store`."""
+    path = _path(url)
+    if not create and not path.exists():
+        raise StoreError(url, "there is no such file")
+    with store_errors(url):
+        # Absolute from here on: the store stays where it was opened if the process moves.
+        path = path.absolute()
+        with file_lock(path, url, busy_timeout_s):
+            _prepare(path, url, busy_timeout_s, migrations)
+            secret = read_or_make_secret(path, url)
+    return SqlStore(make_engine(path, busy_timeout_s), url=url, secret=secret)
+
+
+def make_engine(path: Path, busy_timeout_s: float = 5.0, **options: Any) -> Engine:
+    """An engine on a SQLite file, with the settings that this package relies on."""
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": busy_timeout_s},
+        **options,
+    )
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _path(url: str) -> Path:
+    name = url.removeprefix(_PREFIX)
+    if name == url or name in ("", ":memory:"):
+        raise StoreError(url, "needs a file, as in sqlite:///telemetry.db (memory:// needs none)")
+    if "?" in name:
+        raise StoreError(url, "options after '?' are not supported")
+    return Path(name)
+
+
+def _set_up(connection: sqlite3.Connection, _: object) -> None:
+    # The driver would begin transactions by itself, late and never for DDL; `_begin` does.
+    connection.isolation_level = None
+    for pragma in ("foreign_keys = ON", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that begins by reading and then writes fails at once if another process wrote in
+    # between, whatever the timeout; one that takes the write lock first waits for it.
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+# --- schema ------------------------------------------------------------------------------------
+
+
+def _prepare(path: Path, url: str, busy_timeout_s: float, migrations: Migrations) -> None:
+    """Bring the file to this program's schema; called under the file's lock."""
+    engine = make_engine(path, busy_timeout_s, poolclass=NullPool)
+    # Nothing was changed so far: a file that is not ours stays as it is, to the byte.
+    with engine.connect() as connection:
+        state = migrations.state(connection, url)
+    if state is not State.CURRENT:
+        _upgrade(engine, path, migrations, state)
+    with closing(sqlite3.connect(path, timeout=busy_timeout_s)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")  # kept in the file
+
+
+def _upgrade(engine: Engine, path: Path, migrations: Migrations, state: State) -> None:
+    # Rebuilding a table drops it, which would delete the rows that refer to it; SQLite takes this
+    # setting outside a transaction only (https://sqlite.org/lang_altertable.html, section 7).
+    event.listen(engine, "connect", _without_foreign_keys)
+    with engine.execution_options(**{WRITES: True}).begin() as connection:
+        if state is State.OLDER and connection.execute(select(runs.c.run_id).limit(1)).first():
+            # The write lock is ours: the copy is what is upgraded, nothing comes in between.
+            _copy(path, path.with_name(f"{path.name}.before-{migrations.head}"))
+        migrations.upgrade(connection)
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+        if broken is not None:
+            raise sqlite3.IntegrityError(f"the upgrade left rows without their {broken[2]}")
+
+
+def _without_foreign_keys(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute("PRAGMA foreign_keys = OFF")
+
+
+def _copy(path: Path, target: Path) -> None:
+    """A whole copy of a database that may be in use; it appears under its name when complete."""
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(unfinished)) as copy:
+        source.backup(copy)
+    unfinished.chmod(path.stat().st_mode & 0o777)
+    unfinished.replace(target)

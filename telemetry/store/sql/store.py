@@ -1,0 +1,325 @@
+"""The `Store` in a SQL database, in portable SQL.
+
+What belongs to one database only stands elsewhere: `telemetry.store.sql.sqlite`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from threading import Lock
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select, update
+
+from telemetry.domain import (
+    ExposedRun,
+    Owner,
+    ParticipantRecord,
+    ReportRecord,
+    RoundRecord,
+    RoundSummary,
+    RunInfo,
+    RunStatus,
+    RunTotals,
+    StoredRun,
+)
+from telemetry.errors import RoundConflict, RunExists, RunNotFound, StoreError
+from telemetry.store import rules
+from telemetry.store.sql import mapping, queries, tables
+from telemetry.store.sql.bulk import insert_rows, time_form
+from telemetry.store.sql.problems import store_errors
+
+WRITES: Final = "telemetry_writes"
+"""Execution option of a connection that is going to write: where the database wants to know that
+at the beginning of a transaction, its module listens for it."""
+
+
+class SqlStore:
+    """Runs in the tables of `telemetry.store.sql.tables`.
+
+    The engine is the store's own: `close` disposes of it. The schema must be there already.
+    """
+
+    def __init__(self, engine: Engine, *, url: str, secret: bytes) -> None:
+        self._reader = engine
+        self._writer = engine.execution_options(**{WRITES: True})
+        self._time = time_form(engine.dialect)
+        self._url = url
+        self._secret = secret
+        # Threads of this process queue here in turn; only other processes wait in the database.
+        self._one_writer = Lock()
+
+    @property
+    def url(self) -> str:
+        """As it was opened, without a password."""
+        return self._url
+
+    @property
+    def secret(self) -> bytes:
+        """Kept beside the database."""
+        return self._secret
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with store_errors(self._url), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._one_writer, store_errors(self._url), self._writer.begin() as connection:
+            yield connection
+
+    # --- runs ----------------------------------------------------------------------------------
+
+    def start_run(self, info: RunInfo, owner: Owner, now: datetime) -> None:
+        """See `Store.start_run`."""
+        with self._writing() as connection:
+            known = connection.execute(queries.one_run(info.run_id)).mappings().first()
+            if known is None:
+                _insert_run(connection, info, owner, now)
+            elif mapping.info_from_values(known) != info:
+                raise RunExists(info.run_id)
+
+    def renew_lease(self, run_id: str, owner: Owner, now: datetime) -> bool:
+        """See `Store.renew_lease`."""
+        with self._writing() as connection:
+            self._lock_run(connection, run_id)
+            held = (tables.runs.c.run_id == run_id) & (tables.runs.c.owner == str(owner))
+            done = connection.execute(update(tables.runs).where(held).values(last_seen_at=now))
+            return done.rowcount > 0
+
+    def finish_run(
+        self, run_id: str, status: RunStatus, ended_at: datetime, reason: str | None = None
+    ) -> None:
+        """See `Store.finish_run`."""
+        rules.require_end(status)
+        with self._writing() as connection:
+            self._lock_run(connection, run_id)
+            running = (tables.runs.c.run_id == run_id) & (tables.runs.c.status == "running")
+            end = {"status": status, "ended_at": ended_at, "reason": reason}
+            connection.execute(update(tables.runs).where(running).values(end))
+
+    def release(self, run_id: str, owner: Owner) -> None:
+        """See `Store.release`."""
+        with self._writing() as connection:
+            self._lock_run(connection, run_id)
+            held = (tables.runs.c.run_id == run_id) & (tables.runs.c.owner == str(owner))
+            connection.execute(update(tables.runs).where(held).values(owner=None))
+
+    def mark_interrupted(self, now: datetime, is_alive: Callable[[Owner], bool]) -> Sequence[str]:
+        """See `Store.mark_interrupted`."""
+        with self._writing() as connection:
+            running = connection.execute(queries.running_runs()).mappings().all()
+            stored = [mapping.run_from_values(values) for values in running]
+            gone = [run for run in stored if rules.is_gone(run, now, is_alive)]
+            for run in gone:
+                self._interrupt(connection, run)
+            return [run.run_id for run in gone]
+
+    def _interrupt(self, connection: Connection, run: StoredRun) -> None:
+        for number, attempt in connection.execute(queries.open_rounds(run.run_id)).all():
+            opened = _load_round(connection, (run.run_id, number, attempt))
+            assert opened is not None
+            self._put(connection, rules.closed_by_interruption(opened), replaces=True)
+        connection.execute(
+            update(tables.runs)
+            .where(tables.runs.c.run_id == run.run_id)
+            .values(status="interrupted", reason=rules.GONE, ended_at=run.last_seen_at, owner=None)
+        )
+
+    def runs(self) -> Sequence[StoredRun]:
+        """See `Store.runs`."""
+        with self._reading() as connection:
+            found = connection.execute(queries.all_runs()).mappings().all()
+        return [mapping.run_from_values(values) for values in found]
+
+    def run(self, run_id: str) -> StoredRun:
+        """See `Store.run`."""
+        with self._reading() as connection:
+            values = connection.execute(queries.one_run(run_id)).mappings().first()
+            if values is None:
+                raise self._not_found(connection, run_id)
+        return mapping.run_from_values(values)
+
+    # --- rounds --------------------------------------------------------------------------------
+
+    def record_round(self, record: RoundRecord) -> bool:
+        """See `Store.record_round`."""
+        key = record.run_id, record.round, record.attempt
+        with self._writing() as connection:
+            self._lock_run(connection, record.run_id)
+            if problem := rules.impossible(record):
+                raise StoreError(self._url, f"round {record.round} of run {key[0]} {problem}")
+            stored = connection.execute(queries.revision(key)).first()
+            if stored is not None and not _replaces(connection, record, *stored):
+                return False
+            self._put(connection, record, replaces=stored is not None)
+            return True
+
+    def _put(self, connection: Connection, record: RoundRecord, *, replaces: bool) -> None:
+        """Store a round that may be stored; a closed one enters the totals."""
+        summary = record.summary()
+        if record.closed:
+            totals = _load_totals(connection, record.run_id).plus(summary)
+            _store_totals(connection, record.run_id, totals)
+            summary = replace(summary, cumulative_emissions_kg=totals.total_emissions_kg)
+        rows = mapping.rows_from_round(record, summary, self._time)
+        if replaces:
+            # Its rows in the other tables go with it (ON DELETE CASCADE).
+            key = record.run_id, record.round, record.attempt
+            connection.execute(delete(tables.rounds).where(queries.of_round(tables.rounds, key)))
+        _insert_round(connection, rows)
+
+    def add_late_reports(self, run_id: str, count: int) -> None:
+        """See `Store.add_late_reports`."""
+        with self._writing() as connection:
+            self._lock_run(connection, run_id)
+            totals = _load_totals(connection, run_id).with_late_reports(count)
+            _store_totals(connection, run_id, totals)
+
+    def rounds(self, run_id: str, *, closed_only: bool = True) -> Iterator[RoundSummary]:
+        """See `Store.rounds`."""
+        self.run(run_id)
+        rows = self._stream(queries.rounds_of(run_id, closed_only=closed_only))
+        return (mapping.summary_from_row(row) for row in rows)
+
+    def round(self, run_id: str, round_number: int, attempt: int = 1) -> RoundRecord:
+        """See `Store.round`."""
+        with self._reading() as connection:
+            record = _load_round(connection, (run_id, round_number, attempt))
+            if record is None:
+                self._require_run(connection, run_id)
+                wanted = f"{run_id} with a round {round_number} (attempt {attempt})"
+                raise RunNotFound(wanted, (run_id,), self._url)
+        return record
+
+    def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:
+        """See `Store.reports`."""
+        self.run(run_id)
+        rows = self._stream(queries.reports_of(run_id))
+        return ((row[0], row[1], mapping.REPORTS.record(row[2:])) for row in rows)
+
+    def participants(self, run_id: str) -> Iterator[tuple[int, int, ParticipantRecord]]:
+        """See `Store.participants`."""
+        self.run(run_id)
+        rows = self._stream(queries.participants_of(run_id))
+        return ((row[0], row[1], mapping.PARTICIPANTS.record(row[2:])) for row in rows)
+
+    def _stream(self, query: queries.Query) -> Iterator[mapping.Row]:
+        """Rows in chunks from a cursor on the server; the connection goes back with the last."""
+        with self._reading() as connection:
+            streaming = connection.execution_options(yield_per=queries.CHUNK_ROWS)
+            yield from map(tuple, streaming.execute(query))
+
+    # --- views ---------------------------------------------------------------------------------
+
+    def exposed(
+        self, now: datetime, owner: Owner | None, *, max_runs: int, max_rounds: int
+    ) -> Sequence[ExposedRun]:
+        """See `Store.exposed`: one query for the runs, one for all their rounds."""
+        with self._reading() as connection:
+            chosen = [
+                mapping.run_from_values(values)
+                for values in connection.execute(
+                    queries.exposed_runs(now, owner, max_runs)
+                ).mappings()
+            ]
+            detailed = rules.detailed_runs(chosen, max_runs)
+            rows = connection.execute(queries.exposed_rounds(detailed, max_rounds)).all()
+        by_run: dict[str, list[RoundSummary]] = {run.run_id: [] for run in chosen}
+        for row in rows:
+            by_run[row[0]].append(mapping.summary_from_row(tuple(row)))
+        return [_expose(run, by_run[run.run_id]) for run in chosen]
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._reader.dispose()
+
+    # --- runs that are not there ---------------------------------------------------------------
+
+    def _lock_run(self, connection: Connection, run_id: str) -> None:
+        """Make sure that the run is there, and keep other writers off it until the end."""
+        self._require_run(connection, run_id, lock=True)
+
+    def _require_run(self, connection: Connection, run_id: str, *, lock: bool = False) -> None:
+        query = select(tables.runs.c.run_id).where(tables.runs.c.run_id == run_id)
+        if connection.execute(query.with_for_update() if lock else query).first() is None:
+            raise self._not_found(connection, run_id)
+
+    def _not_found(self, connection: Connection, run_id: str) -> RunNotFound:
+        newest = connection.execute(queries.newest_run_ids()).scalars().all()
+        return RunNotFound(run_id, tuple(newest), self._url)
+
+
+def _insert_run(connection: Connection, info: RunInfo, owner: Owner, now: datetime) -> None:
+    values = {
+        **mapping.values_from_info(info),
+        "status": "running",
+        "owner": str(owner),
+        "last_seen_at": now,
+    }
+    connection.execute(insert(tables.runs).values(values))
+    totals = {"run_id": info.run_id, **mapping.values_from_totals(RunTotals())}
+    connection.execute(insert(tables.run_totals).values(totals))
+
+
+def _load_totals(connection: Connection, run_id: str) -> RunTotals:
+    values: RowMapping = connection.execute(queries.totals_of(run_id)).mappings().one()
+    return mapping.totals_from_values(values)
+
+
+def _store_totals(connection: Connection, run_id: str, totals: RunTotals) -> None:
+    values: dict[str, Any] = mapping.values_from_totals(totals)
+    where = tables.run_totals.c.run_id == run_id
+    connection.execute(update(tables.run_totals).where(where).values(values))
+
+
+def _insert_round(connection: Connection, rows: mapping.RoundRows) -> None:
+    insert_rows(connection, tables.rounds, mapping.ROUND_COLUMNS, [rows.round])
+    insert_rows(connection, tables.round_phases, mapping.LAPS.columns, rows.laps)
+    insert_rows(connection, tables.training_metrics, mapping.METRIC_COLUMNS, rows.metrics)
+    insert_rows(connection, tables.participants, mapping.PARTICIPANTS.columns, rows.participants)
+    insert_rows(connection, tables.reports, mapping.REPORTS.columns, rows.reports)
+
+
+def _load_round(connection: Connection, key: mapping.RoundKey) -> RoundRecord | None:
+    def rows(query: queries.Query) -> list[mapping.Row]:
+        return [tuple(row) for row in connection.execute(query)]
+
+    found = rows(queries.round_row(key))
+    if not found:
+        return None
+    return mapping.round_from_rows(
+        mapping.RoundRows(
+            round=found[0],
+            laps=rows(queries.records_of(mapping.LAPS, key)),
+            metrics=rows(queries.metrics_of(key)),
+            participants=rows(queries.records_of(mapping.PARTICIPANTS, key)),
+            reports=rows(queries.records_of(mapping.REPORTS, key)),
+        )
+    )
+
+
+def _replaces(connection: Connection, record: RoundRecord, revision: int, closed: bool) -> bool:
+    """Whether ``record`` is to be stored over the round of that revision and state."""
+    match rules.decide(record, revision, closed):
+        case rules.Write.REPLACE:
+            return True
+        case rules.Write.SKIP:
+            return False
+        case rules.Write.COMPARE:
+            stored = _load_round(connection, (record.run_id, record.round, record.attempt))
+            if stored is not None and rules.same_content(stored, record):
+                return False
+            raise RoundConflict(record.run_id, record.round, record.attempt)
+
+
+def _expose(run: StoredRun, rounds: list[RoundSummary]) -> ExposedRun:
+    return ExposedRun(
+        run=run,
+        open_round=next((summary for summary in rounds if not summary.closed), None),
+        rounds=tuple(summary for summary in rounds if summary.closed),
+    )

@@ -1,0 +1,235 @@
+"""The one thread that accounts for rounds and writes them.
+
+Nothing here is done on the training's time, and nothing that goes wrong here reaches it: a failure
+is logged once a kind, counted, and the data is kept and tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from telemetry.domain import Owner, RoundRecord, utc_now
+from telemetry.errors import RoundConflict, StoreError
+from telemetry.store.base import LEASE_RENEW_S, Store
+
+logger = logging.getLogger(__name__)
+
+RoundKey = tuple[int, int]
+MAX_KEPT_ROUNDS: Final = 1_000
+"""Rounds kept in memory while the store cannot be written; beyond it the oldest are lost."""
+RETRY_S: Final = (0.05, 0.25, 1.0, 2.0)
+"""Pauses before a store that failed is tried again; the last one repeats."""
+
+
+class Failures:
+    """Counts what went wrong, by stage, and logs the first of each kind."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._logged: set[tuple[str, str]] = set()
+
+    def note(self, stage: str, problem: str, *, error: BaseException | None = None) -> None:
+        """Count one failure; log it if none of its kind was logged. ``error`` adds its traceback."""
+        kind = (stage, problem.split(":")[0] if error is None else type(error).__name__)
+        with self._lock:
+            self._counts[stage] += 1
+            first = kind not in self._logged
+            self._logged.add(kind)
+        if first:
+            logger.warning(
+                "telemetry (%s): %s; training goes on, further failures of this kind are only counted",
+                stage,
+                problem,
+                exc_info=error,
+            )
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Failures so far by stage."""
+        with self._lock:
+            return dict(self._counts)
+
+
+@dataclass(slots=True)
+class _Job:
+    """A round to write: how to make its record, and the record once it is made."""
+
+    key: RoundKey
+    make: Callable[[], RoundRecord]
+    record: RoundRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Close:
+    """Nothing comes after this."""
+
+    last: Callable[[], None]
+
+
+class RoundWriter:
+    """Writes one run's rounds to a store, in order, in a thread of its own.
+
+    A newer revision of a round replaces an older one that still waits. Also keeps the run's lease.
+    Other threads only put something into the inbox, which costs them next to nothing; all else
+    belongs to the writer's thread alone.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        owner: Owner,
+        failures: Failures,
+        *,
+        on_closed: Callable[[RoundRecord], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._owner = owner
+        self._failures = failures
+        self._on_closed = on_closed
+        self._inbox: SimpleQueue[_Job | _Close | threading.Event] = SimpleQueue()
+        self._jobs: dict[RoundKey, _Job] = {}
+        self._waiting: list[threading.Event] = []
+        self._close: _Close | None = None
+        self._abandoned = False
+        self._done = threading.Event()
+        self._tries = 0
+        self._lost = 0
+        self._renew_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="telemetry-writer", daemon=True)
+
+    # --- for any thread ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, key: RoundKey, make: Callable[[], RoundRecord]) -> None:
+        """Have a round written; ``make`` builds its record in the writer's thread."""
+        self._inbox.put(_Job(key, make))
+
+    def barrier(self, timeout_s: float) -> bool:
+        """Wait until all that was submitted is written; False if that took longer."""
+        written = threading.Event()
+        self._inbox.put(written)
+        return written.wait(timeout_s)
+
+    @property
+    def undelivered_rounds(self) -> int:
+        """Rounds that wait to be written, and those that were lost."""
+        return len(self._jobs) + self._lost
+
+    def close(self, timeout_s: float, last: Callable[[], None]) -> bool:
+        """Write what is left, then do ``last``, within ``timeout_s``; True if all was done.
+
+        ``last`` is tried again, like a round, when it raises a `StoreError`.
+        """
+        self._inbox.put(_Close(last))
+        self._done.wait(timeout_s)
+        self._abandoned = True
+        return self._done.is_set() and not self._lost
+
+    # --- the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._renew_at = time.monotonic() + LEASE_RENEW_S
+        while not self._done.is_set() and not self._abandoned:
+            self._receive()
+            if time.monotonic() >= self._renew_at:
+                self._renew_lease()
+            if self._write_all():
+                for written in self._waiting:
+                    written.set()
+                self._waiting.clear()
+                self._do_last()
+
+    def _receive(self) -> None:
+        """Wait for work, or until it is time to try again or to renew the lease."""
+        pause = max(0.0, self._renew_at - time.monotonic())
+        if self._tries:
+            pause = min(pause, RETRY_S[min(self._tries, len(RETRY_S)) - 1])
+        try:
+            while True:
+                item = self._inbox.get(timeout=pause)
+                pause = 0.0  # whatever else is there already
+                match item:
+                    case _Job():
+                        self._keep(item)
+                    case _Close():
+                        self._close = item
+                    case threading.Event():
+                        self._waiting.append(item)
+        except Empty:
+            return
+
+    def _keep(self, job: _Job) -> None:
+        self._jobs[job.key] = job
+        while len(self._jobs) > MAX_KEPT_ROUNDS:
+            oldest = next(iter(self._jobs))
+            del self._jobs[oldest]
+            self._lost += 1
+            self._failures.note("store", f"round {oldest[0]} could not be kept any longer")
+
+    def _write_all(self) -> bool:
+        """Write round after round until one fails; it then stays first in line. True if none did."""
+        while self._jobs:
+            key, job = next(iter(self._jobs.items()))
+            try:
+                self._store.record_round(self._made(job))
+            except StoreError as error:
+                self._failures.note("store", str(error))
+                self._tries += 1
+                return False
+            except RoundConflict as error:
+                self._failures.note("store", str(error))
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not stop the next rounds
+                self._failures.note("accounting", f"round {key[0]} is not stored", error=error)
+            self._tries = 0
+            del self._jobs[key]
+        return True
+
+    def _made(self, job: _Job) -> RoundRecord:
+        """The round's record; made once, however often it takes to write it."""
+        if job.record is None:
+            job.record = job.make()
+            if job.record.closed:
+                self._tell_closed(job.record)
+        return job.record
+
+    def _do_last(self) -> None:
+        if self._close is None:
+            return
+        try:
+            self._close.last()
+        except StoreError as error:
+            self._failures.note("store", str(error))
+            self._tries += 1
+        else:
+            self._done.set()
+
+    def _tell_closed(self, record: RoundRecord) -> None:
+        if self._on_closed is None:
+            return
+        try:
+            self._on_closed(record)
+        except Exception as error:  # noqa: BLE001 - somebody's listener: not ours to fall over
+            self._failures.note("listener", "a listener failed", error=error)
+
+    def _renew_lease(self) -> None:
+        self._renew_at = time.monotonic() + LEASE_RENEW_S
+        try:
+            held = self._store.renew_lease(self._run_id, self._owner, utc_now())
+        except StoreError as error:
+            self._failures.note("store", str(error))
+            return
+        if not held:
+            self._failures.note("lease", f"run {self._run_id} is not held by this process any more")

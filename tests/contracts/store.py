@@ -1,0 +1,538 @@
+"""The contract of `telemetry.store.base.Store` as tests; every backend runs them.
+
+A subclass gives the fixture ``store``: an empty store, asserted on exit to hold no connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from telemetry.domain import Owner, RoundRecord, RunTotals
+from telemetry.errors import RoundConflict, RunExists, RunNotFound, StoreError
+from telemetry.store.base import LEASE_EXPIRES_S, Store
+from telemetry.testing import OWNER, RUN_ID, START, make_lap, make_report, make_round, make_run
+from tests import strategies
+
+OTHER = Owner(host="test-host", pid=2, token="2.made-up")
+EXPIRED = START + timedelta(seconds=LEASE_EXPIRES_S + 1)
+IN_TIME = START + timedelta(seconds=LEASE_EXPIRES_S)
+
+
+def at(minutes: float) -> Any:
+    """A time after `START`."""
+    return START + timedelta(minutes=minutes)
+
+
+def everybody_lives(_: Owner) -> bool:
+    """No owner is known to be gone."""
+    return True
+
+
+def nobody_lives(_: Owner) -> bool:
+    """Every owner is gone."""
+    return False
+
+
+def totals_of(*records: RoundRecord) -> RunTotals:
+    """What the totals must be when these rounds were closed in this order."""
+    totals = RunTotals()
+    for record in records:
+        totals = totals.plus(record.summary())
+    return totals
+
+
+def ended_run(store: Store, run_id: str, minute: float, owner: Owner = OWNER) -> None:
+    """A released run that began and ended in those minutes."""
+    store.start_run(make_run(run_id, started_at=at(minute)), owner, at(minute))
+    store.record_round(make_round(1, run_id=run_id))
+    store.finish_run(run_id, "completed", at(minute + 0.5))
+    store.release(run_id, owner)
+
+
+def shown(store: Store, owner: Owner | None = OWNER, now=START, max_runs=5, max_rounds=5):
+    """``exposed`` with limits that do not matter."""
+    return store.exposed(now, owner, max_runs=max_runs, max_rounds=max_rounds)
+
+
+class StoreContract:
+    """Every sentence of the contract, once."""
+
+    @pytest.fixture
+    def started(self, store: Store) -> Store:
+        """A store with one running run of `OWNER`."""
+        store.start_run(make_run(), OWNER, START)
+        return store
+
+    # --- the store as a whole ------------------------------------------------------------------
+
+    def test_writes_from_many_threads_all_count(self, started: Store):
+        """Rounds recorded by many threads at once are all stored and all in the totals."""
+        records = [make_round(n, server_kwh=0.5**n) for n in range(1, 41)]
+        with ThreadPoolExecutor(8) as threads:
+            assert all(threads.map(started.record_round, records))
+        assert [s.round for s in started.rounds(RUN_ID)] == list(range(1, 41))
+        totals = started.run(RUN_ID).totals
+        assert totals.rounds == {"completed": 40}
+        assert totals.server_energy_kwh == pytest.approx(1.0, rel=1e-9)
+
+    def test_what_was_returned_is_not_changed_by_later_writes(self, started: Store):
+        """A run, a round and a started stream keep what they said."""
+        started.record_round(make_round(1))
+        run, record = started.run(RUN_ID), started.round(RUN_ID, 1)
+        before = replace(run), record.model_copy()
+        started.record_round(make_round(2))
+        started.finish_run(RUN_ID, "failed", at(5))
+        assert (run, record) == before
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda s: s.renew_lease("other", OWNER, START),
+            lambda s: s.record_round(make_round(1, run_id="other")),
+            lambda s: s.add_late_reports("other", 1),
+            lambda s: s.finish_run("other", "failed", START),
+            lambda s: s.release("other", OWNER),
+            lambda s: s.run("other"),
+            lambda s: s.rounds("other"),
+            lambda s: s.round("other", 1),
+            lambda s: s.reports("other"),
+            lambda s: s.participants("other"),
+        ],
+    )
+    def test_an_unknown_run_is_not_found(self, started: Store, use: Callable[[Store], Any]):
+        """Every method says so at once, and names the runs that are there."""
+        with pytest.raises(RunNotFound, match="'other'") as caught:
+            use(started)
+        assert caught.value.candidates == (RUN_ID,)
+        assert caught.value.where == started.url
+
+    def test_the_secret_is_long_and_stays(self, store: Store):
+        """The key of the pseudonyms has 32 bytes and is the same each time."""
+        assert len(store.secret) == 32
+        assert store.secret == store.secret
+
+    def test_closing_twice_is_harmless(self, store: Store):
+        """A store may be closed again."""
+        store.close()
+        store.close()
+
+    # --- runs ----------------------------------------------------------------------------------
+
+    def test_a_new_run_is_running_and_held(self, store: Store):
+        """A started run has its facts, its owner, a lease from now on and empty totals."""
+        store.start_run(make_run(), OWNER, at(1))
+        run = store.run(RUN_ID)
+        assert run.info == make_run()
+        assert (run.status, run.reason, run.ended_at) == ("running", None, None)
+        assert (run.owner, run.last_seen_at) == (OWNER, at(1))
+        assert run.totals == RunTotals()
+
+    def test_starting_a_run_again_changes_nothing(self, started: Store):
+        """The same facts again, even from another owner, leave the run as it is."""
+        before = started.run(RUN_ID)
+        started.start_run(make_run(), OTHER, at(1))
+        assert started.run(RUN_ID) == before
+
+    def test_other_facts_under_one_id_are_refused(self, started: Store):
+        """A run cannot be taken over by another one with its id."""
+        before = started.run(RUN_ID)
+        with pytest.raises(RunExists, match=RUN_ID):
+            started.start_run(make_run(strategy="FedAdam"), OWNER, START)
+        assert started.run(RUN_ID) == before
+
+    def test_runs_come_newest_start_first(self, store: Store):
+        """Whatever the order in which they were stored."""
+        for minute in (2, 3, 1):
+            store.start_run(make_run(f"run-{minute}", started_at=at(minute)), OWNER, START)
+        assert [run.run_id for run in store.runs()] == ["run-3", "run-2", "run-1"]
+        assert store.runs()[0] == store.run("run-3")
+
+    def test_an_owner_renews_its_lease(self, started: Store):
+        """The owner is heard of now."""
+        assert started.renew_lease(RUN_ID, OWNER, at(1)) is True
+        assert started.run(RUN_ID).last_seen_at == at(1)
+
+    def test_nobody_else_renews_a_lease(self, started: Store):
+        """Another process changes nothing and is told so."""
+        assert started.renew_lease(RUN_ID, OTHER, at(1)) is False
+        assert started.run(RUN_ID).last_seen_at == START
+
+    def test_a_lease_that_is_gone_is_not_renewed(self, started: Store):
+        """After its release the owner holds the run no more."""
+        started.release(RUN_ID, OWNER)
+        assert started.renew_lease(RUN_ID, OWNER, at(1)) is False
+        assert started.run(RUN_ID).last_seen_at == START
+
+    def test_an_ended_run_keeps_its_owner_until_release(self, started: Store):
+        """While its page lingers a run is still held, and its lease renewed."""
+        started.finish_run(RUN_ID, "failed", at(1), "no clients")
+        run = started.run(RUN_ID)
+        assert (run.status, run.ended_at, run.reason) == ("failed", at(1), "no clients")
+        assert run.owner == OWNER
+        assert started.renew_lease(RUN_ID, OWNER, at(2)) is True
+        started.release(RUN_ID, OWNER)
+        assert started.run(RUN_ID).owner is None
+
+    def test_a_run_ends_once(self, started: Store):
+        """The first end stands."""
+        started.finish_run(RUN_ID, "completed", at(1))
+        started.finish_run(RUN_ID, "failed", at(2), "too late")
+        run = started.run(RUN_ID)
+        assert (run.status, run.ended_at, run.reason) == ("completed", at(1), None)
+
+    def test_a_run_does_not_end_as_running(self, started: Store):
+        """That is a slip of the caller."""
+        with pytest.raises(ValueError, match="running"):
+            started.finish_run(RUN_ID, "running", at(1))
+
+    def test_only_the_owner_releases(self, started: Store):
+        """Another process's release is a no-op."""
+        started.release(RUN_ID, OTHER)
+        assert started.run(RUN_ID).owner == OWNER
+
+    # --- rounds --------------------------------------------------------------------------------
+
+    def test_a_round_comes_back_equal(self, started: Store):
+        """Participants, reports and laps keep their order, values their type, unknown stays None."""
+        record = make_round(
+            1,
+            clients={"9": 0.0, "10": "missing", "2": "not_finite", "1": "failed"},
+            laps=(make_lap(0.0, phase="wait"), make_lap(None, phase="setup")),
+            train_metrics={"z": 1.0, "a": -0.5},
+            evaluate_metrics={"accuracy": 0.1 + 0.2},
+        )
+        assert started.record_round(record) is True
+        assert started.round(RUN_ID, 1) == record
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(info=strategies.runs(), data=strategies.rounds())
+    def test_any_record_comes_back_equal(self, store: Store, info, data):
+        """What is recorded is what is read, whole and as a flat row, for any run and round."""
+        info = info.model_copy(update={"run_id": f"{info.run_id}-{len(store.runs())}"})
+        record = data.model_copy(update={"run_id": info.run_id})
+        store.start_run(info, OWNER, START)
+        store.record_round(record)
+        run = store.run(info.run_id)
+        assert run.info == info
+        assert run.totals == (totals_of(record) if record.closed else RunTotals())
+        assert store.round(info.run_id, record.round, record.attempt) == record
+        total = run.totals.total_emissions_kg
+        assert list(store.rounds(info.run_id, closed_only=False)) == [record.summary(total)]
+
+    def test_a_newer_revision_replaces_an_open_round(self, started: Store):
+        """Nothing of the older one is left."""
+        older = make_round(1, closed=False, clients={"1": 0.5, "2": 0.5}, train_metrics={"a": 1})
+        newer = make_round(1, closed=False, revision=1, clients={"2": 0.25})
+        started.record_round(older)
+        assert started.record_round(newer) is True
+        assert started.round(RUN_ID, 1) == newer
+
+    @pytest.mark.parametrize("revision", [0, 1])
+    def test_an_older_or_equal_revision_is_out_of_date(self, started: Store, revision: int):
+        """A repeated delivery changes nothing."""
+        stored = make_round(1, closed=False, revision=1, clients={"1": 0.5})
+        started.record_round(stored)
+        assert started.record_round(make_round(1, closed=False, revision=revision)) is False
+        assert started.round(RUN_ID, 1) == stored
+
+    def test_a_closed_round_may_be_delivered_again(self, started: Store):
+        """The same content is a no-op, and counts once."""
+        record = make_round(1, clients={"1": 0.5})
+        assert started.record_round(record) is True
+        assert started.record_round(record) is False
+        assert started.run(RUN_ID).totals == totals_of(record)
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            make_round(1, revision=2, clients={"1": 0.75}),
+            make_round(1, revision=1, clients={"1": 0.75}),
+            make_round(1, revision=0, clients={"1": 0.75}),
+            make_round(1, revision=1, closed=False, clients={"1": 0.5}),
+        ],
+    )
+    def test_a_closed_round_never_changes(self, started: Store, changed: RoundRecord):
+        """Other content, or opening it again, is a conflict, and nothing is changed."""
+        record = make_round(1, revision=1, clients={"1": 0.5})
+        started.record_round(record)
+        with pytest.raises(RoundConflict, match="round 1") as caught:
+            started.record_round(changed)
+        assert (caught.value.run_id, caught.value.round_number) == (RUN_ID, 1)
+        assert started.round(RUN_ID, 1) == record
+        assert started.run(RUN_ID).totals == totals_of(record)
+
+    def test_an_open_revision_from_before_the_close_is_out_of_date(self, started: Store):
+        """It arrives late and is merely ignored."""
+        started.record_round(make_round(1, revision=2))
+        assert started.record_round(make_round(1, revision=1, closed=False)) is False
+        assert started.round(RUN_ID, 1).closed
+
+    def test_closing_adds_to_the_totals_once(self, started: Store):
+        """An open round is in no total; closing it adds it; other rounds add to that."""
+        clients: dict[str, float | str] = {"1": 0.5, "2": "missing", "3": "negative"}
+        started.record_round(make_round(1, closed=False, clients=clients))
+        assert started.run(RUN_ID).totals == RunTotals()
+        one = make_round(1, revision=1, clients=clients, status="partial")
+        two = make_round(2, server_kwh=None, clients={"1": 0.25}, reports_repeated=2)
+        started.record_round(one)
+        started.record_round(two)
+        assert started.run(RUN_ID).totals == totals_of(one, two)
+
+    def test_the_cumulative_figure_is_the_total_at_closing(self, started: Store):
+        """Fixed when a round closes, in the order of closing; unknown until anything is known."""
+        started.record_round(make_round(1, server_kwh=None))
+        started.record_round(make_round(3, server_kwh=0.002, clients={"1": 0.5}))
+        started.record_round(make_round(2, server_kwh=None, clients={"1": "missing"}))
+        started.record_round(make_round(4, closed=False, clients={"1": 0.5}))
+        third = make_round(3, server_kwh=0.002, clients={"1": 0.5}).total_emissions_kg
+        found = [s.cumulative_emissions_kg for s in started.rounds(RUN_ID, closed_only=False)]
+        # Round 1 had nobody: its clients' emissions are a known 0.
+        assert found == [0.0, third, third, None]
+
+    def test_the_cumulative_figure_is_unknown_while_nothing_is_known(self, started: Store):
+        """A silent client is not a client that emitted nothing."""
+        started.record_round(make_round(1, server_kwh=None, clients={"1": "missing"}))
+        assert next(started.rounds(RUN_ID)).cumulative_emissions_kg is None
+        assert started.run(RUN_ID).totals.total_emissions_kg is None
+
+    def test_attempts_are_rounds_of_their_own(self, started: Store):
+        """Energy of all attempts counts."""
+        first, second = make_round(1, status="failed"), make_round(1, attempt=2)
+        started.record_round(first)
+        started.record_round(second)
+        assert started.round(RUN_ID, 1) == first
+        assert started.round(RUN_ID, 1, attempt=2) == second
+        assert started.run(RUN_ID).totals == totals_of(first, second)
+
+    @pytest.mark.parametrize(
+        "record",
+        [
+            make_round(1, status="running"),
+            make_round(1, participants=make_round(1, clients={"1": 0.5}).participants * 2),
+            make_round(1, reports=(make_report("1", 0.5), make_report("1", 0.25))),
+        ],
+    )
+    def test_an_impossible_round_is_refused_whole(self, started: Store, record: RoundRecord):
+        """A closed round that still runs, a client twice, a report twice: nothing is stored."""
+        with pytest.raises(StoreError, match="round 1"):
+            started.record_round(record)
+        assert list(started.rounds(RUN_ID, closed_only=False)) == []
+        assert started.run(RUN_ID).totals == RunTotals()
+
+    def test_late_reports_are_counted_in_the_totals_only(self, started: Store):
+        """They came when no round was open."""
+        record = make_round(1, clients={"1": 0.5})
+        started.record_round(record)
+        started.add_late_reports(RUN_ID, 2)
+        started.add_late_reports(RUN_ID, 1)
+        assert started.run(RUN_ID).totals == totals_of(record).with_late_reports(3)
+        assert next(started.rounds(RUN_ID)).reports_late == 0
+
+    def test_rounds_come_in_order(self, started: Store):
+        """By round and attempt; open ones only when asked for."""
+        for number, attempt in ((10, 1), (2, 2), (2, 1), (0, 1)):
+            started.record_round(make_round(number, attempt=attempt))
+        started.record_round(make_round(3, closed=False))
+        closed = [(s.round, s.attempt) for s in started.rounds(RUN_ID)]
+        assert closed == [(0, 1), (2, 1), (2, 2), (10, 1)]
+        everything = [(s.round, s.attempt) for s in started.rounds(RUN_ID, closed_only=False)]
+        assert everything == [(0, 1), (2, 1), (2, 2), (3, 1), (10, 1)]
+
+    def test_a_round_that_is_not_stored_is_not_found(self, started: Store):
+        """The message says which round of which run."""
+        with pytest.raises(RunNotFound, match=r"round 7 \(attempt 2\)"):
+            started.round(RUN_ID, 7, attempt=2)
+
+    def test_reports_come_by_round_attempt_node_and_phase(self, started: Store):
+        """Of closed rounds only, whatever their order in the record."""
+        started.record_round(
+            make_round(2, reports=(make_report("b", 0.5), make_report("a", "negative")))
+        )
+        both = (make_report("a", 0.5, phase="train"), make_report("a", 0.25, phase="evaluate"))
+        started.record_round(make_round(1, attempt=2, reports=both))
+        started.record_round(make_round(1, reports=(make_report("c", 0.5),)))
+        started.record_round(make_round(3, closed=False, clients={"a": 0.5}))
+        found = list(started.reports(RUN_ID))
+        assert [(n, k, r.node_id, r.phase) for n, k, r in found] == [
+            (1, 1, "c", "train"),
+            (1, 2, "a", "evaluate"),
+            (1, 2, "a", "train"),
+            (2, 1, "a", "train"),
+            (2, 1, "b", "train"),
+        ]
+        assert found[2][2] == both[0]
+
+    def test_participants_come_by_round_attempt_and_node(self, started: Store):
+        """Of closed rounds only, the silent ones included."""
+        second = make_round(2, clients={"b": "missing", "a": 0.5})
+        started.record_round(second)
+        started.record_round(make_round(1, clients={"c": "failed"}))
+        started.record_round(make_round(3, closed=False, clients={"a": 0.5}))
+        found = list(started.participants(RUN_ID))
+        assert [(n, k, p.node_id) for n, k, p in found] == [(1, 1, "c"), (2, 1, "a"), (2, 1, "b")]
+        assert found[2][2] == second.participants[0]
+
+    def test_a_stream_may_be_left_half_read(self, started: Store):
+        """Nothing is held by a reader that went away (the fixture looks)."""
+        for number in range(1, 4):
+            started.record_round(make_round(number, clients={"1": 0.5, "2": 0.5}))
+        for stream in (started.rounds, started.reports, started.participants):
+            rows = stream(RUN_ID)
+            next(rows)
+            del rows
+
+    # --- runs whose owner is gone --------------------------------------------------------------
+
+    def test_a_live_run_is_never_interrupted(self, started: Store):
+        """Its lease is young, and its owner not known to be gone."""
+        before = started.run(RUN_ID)
+        assert list(started.mark_interrupted(IN_TIME, everybody_lives)) == []
+        assert started.run(RUN_ID) == before
+
+    @pytest.mark.parametrize(
+        ("now", "is_alive"), [(EXPIRED, everybody_lives), (START, nobody_lives)]
+    )
+    def test_a_run_without_its_owner_is_interrupted(self, started: Store, now, is_alive):
+        """An old lease or a dead process: the run ended with the owner's last word."""
+        started.renew_lease(RUN_ID, OWNER, START + timedelta(seconds=0.5))
+        assert list(started.mark_interrupted(now + timedelta(seconds=1), is_alive)) == [RUN_ID]
+        run = started.run(RUN_ID)
+        assert (run.status, run.owner) == ("interrupted", None)
+        assert run.ended_at == START + timedelta(seconds=0.5)
+        assert run.reason
+        assert started.renew_lease(RUN_ID, OWNER, now) is False
+
+    def test_a_run_released_before_its_end_is_interrupted(self, started: Store):
+        """Nobody is left to end it."""
+        started.release(RUN_ID, OWNER)
+        assert list(started.mark_interrupted(START, everybody_lives)) == [RUN_ID]
+
+    def test_an_ended_run_is_not_interrupted(self, started: Store):
+        """Its end stands, however long its owner has been silent."""
+        started.finish_run(RUN_ID, "completed", at(1))
+        before = started.run(RUN_ID)
+        assert list(started.mark_interrupted(at(1000), nobody_lives)) == []
+        assert started.run(RUN_ID) == before
+
+    def test_the_owner_that_is_asked_about_is_the_runs(self, started: Store):
+        """Of two running runs only the one of the dead process is interrupted."""
+        started.start_run(make_run("other"), OTHER, START)
+        assert list(started.mark_interrupted(START, lambda owner: owner == OWNER)) == ["other"]
+        assert started.run(RUN_ID).status == "running"
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [("running", "interrupted"), ("partial", "partial"), ("completed", "completed")],
+    )
+    def test_an_open_round_closes_with_what_was_stored(self, started: Store, before, after):
+        """Its figures enter the totals; only ``running`` becomes ``interrupted``."""
+        one = make_round(1, clients={"1": 0.5})
+        opened = make_round(2, closed=False, revision=4, status=before, clients={"1": 0.25})
+        started.record_round(one)
+        started.record_round(opened)
+        started.mark_interrupted(EXPIRED, everybody_lives)
+        closed = opened.model_copy(update={"closed": True, "status": after, "revision": 5})
+        assert started.round(RUN_ID, 2) == closed
+        assert started.round(RUN_ID, 1) == one
+        assert started.run(RUN_ID).totals == totals_of(one, closed)
+        last = list(started.rounds(RUN_ID))[-1]
+        assert last.cumulative_emissions_kg == totals_of(one, closed).total_emissions_kg
+
+    def test_a_failing_question_interrupts_nothing(self, started: Store):
+        """Marking is one transaction: all of it, or nothing."""
+        started.start_run(make_run("other"), OTHER, START)
+
+        def fails_for_the_second(owner: Owner) -> bool:
+            if owner == OTHER:
+                raise RuntimeError("made to fail")
+            return False
+
+        with pytest.raises(RuntimeError, match="made to fail"):
+            started.mark_interrupted(START, fails_for_the_second)
+        assert {run.status for run in started.runs()} == {"running"}
+
+    # --- what /metrics shows -------------------------------------------------------------------
+
+    def test_an_owner_shows_its_own_runs(self, started: Store):
+        """Running or ended, oldest start first; not those of another live process."""
+        started.start_run(make_run("older", started_at=at(-5)), OWNER, START)
+        started.finish_run("older", "completed", at(1))
+        started.start_run(make_run("others"), OTHER, START)
+        assert [e.run for e in shown(started)] == [started.run("older"), started.run(RUN_ID)]
+
+    def test_ended_runs_that_nobody_holds_are_shown(self, store: Store):
+        """Released, or with an old lease; at most ``max_runs``, those that ended last."""
+        for minute in (1, 2, 3):
+            ended_run(store, f"run-{minute}", minute)
+        store.start_run(make_run("held", started_at=at(4)), OTHER, at(4))
+        store.finish_run("held", "completed", at(5))
+        store.renew_lease("held", OTHER, at(5))
+        names = [e.run.run_id for e in shown(store, now=at(5.5), max_runs=2)]
+        assert names == ["run-2", "run-3"]
+        later = at(5) + timedelta(seconds=LEASE_EXPIRES_S + 1)
+        names = [e.run.run_id for e in shown(store, now=later, max_runs=2)]
+        assert names == ["run-3", "held"]
+
+    def test_a_running_run_of_somebody_else_is_not_shown(self, started: Store):
+        """Not even when its owner has been silent for long: it has not ended."""
+        assert list(shown(started, OTHER, now=EXPIRED)) == []
+
+    def test_a_service_shows_every_run(self, started: Store):
+        """With ``owner`` None nothing is left out, but only the last ended have rounds."""
+        for minute in (1, 2, 3):
+            ended_run(started, f"run-{minute}", minute)
+        started.start_run(make_run("others", started_at=at(9)), OTHER, START)
+        started.record_round(make_round(1, run_id="others", closed=False))
+        found = shown(started, None, max_runs=1)
+        assert [e.run.run_id for e in found] == [RUN_ID, "run-1", "run-2", "run-3", "others"]
+        assert [len(e.rounds) for e in found] == [0, 0, 0, 1, 0]
+        assert [e.open_round is not None for e in found] == [False] * 4 + [True]
+
+    def test_the_last_closed_rounds_are_shown(self, started: Store):
+        """From round 1 on, oldest first, at most ``max_rounds``, as ``rounds`` gives them."""
+        for number in range(6):
+            started.record_round(make_round(number, clients={"1": 0.5}))
+        [found] = shown(started, max_rounds=3)
+        assert found.rounds == tuple(started.rounds(RUN_ID))[-3:]
+        [found] = shown(started, max_rounds=9)
+        assert [s.round for s in found.rounds] == [1, 2, 3, 4, 5]
+        [found] = shown(started, max_rounds=0)
+        assert found.rounds == ()
+
+    def test_of_several_attempts_the_last_is_shown(self, started: Store):
+        """Earlier attempts take no place among the rounds."""
+        for number, attempt in ((1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3)):
+            started.record_round(make_round(number, attempt=attempt))
+        [found] = shown(started, max_rounds=2)
+        assert [(s.round, s.attempt) for s in found.rounds] == [(2, 2), (3, 3)]
+
+    @pytest.mark.parametrize("number", [0, 3])
+    def test_the_open_round_is_shown_apart(self, started: Store, number: int):
+        """Round 0 too; it has no cumulative figure yet."""
+        started.record_round(make_round(2))
+        opened = make_round(number, closed=False, clients={"1": 0.5})
+        started.record_round(opened)
+        [found] = shown(started)
+        assert found.open_round == opened.summary(None)
+        assert [s.round for s in found.rounds] == [2]
+
+    def test_what_is_shown_agrees_with_the_run(self, started: Store):
+        """Totals included."""
+        started.record_round(make_round(1, clients={"1": 0.5}))
+        started.add_late_reports(RUN_ID, 3)
+        [found] = shown(started)
+        assert found.run == started.run(RUN_ID)
+        assert found.run.totals.reports_late == 3
+
+    def test_an_empty_store_shows_nothing(self, store: Store):
+        """Neither to an owner nor to a service."""
+        assert list(shown(store)) == []
+        assert list(shown(store, None)) == []
+        assert list(store.runs()) == []

@@ -1,0 +1,335 @@
+"""The record of a run: rounds that add up, failures that stay ours."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from math import fsum
+from typing import Any
+
+import pytest
+
+from fedserver_hooks.meter import MeterError, Reading, ReplayMeter
+from fedserver_hooks.recorder import RoundRecorder
+from telemetry.domain import Owner, RoundRecord
+from telemetry.errors import StoreError
+from telemetry.store.memory import InMemoryStore
+from tests.fedserver_hooks.fakes import HandClock, recorder
+
+
+def play(book: RoundRecorder, clock: HandClock, rounds: int = 3) -> None:
+    """So many rounds with two clients, the second silent."""
+    for number in range(1, rounds + 1):
+        book.begin_round(number)
+        clock.advance(0.1)
+        book.sent("train", [1, 2])
+        book.enter("wait")
+        clock.advance(10)
+        book.enter("aggregate")
+        book.replies(
+            "train",
+            [(1, {"emissions_kg": 0.001}, {"num-examples": 30}), (2, None, {"num-examples": 10})],
+        )
+        clock.advance(0.5)
+        book.aggregated(True, {"loss": 1.0 / number})
+        book.enter("evaluate")
+        clock.advance(5)
+        book.evaluated({"accuracy": number / 10})
+        book.enter("idle")
+
+
+def test_the_rounds_add_up_to_the_run() -> None:
+    """Round 0 to the last: no second and no joule of the run is in none of them, or in two."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    clock.advance(7)
+    play(book, clock)
+    clock.advance(2)
+    book.finish("completed")
+    run = store.run(book.run.run_id)
+    rows = list(store.rounds(book.run.run_id))
+    assert [row.round for row in rows] == [0, 1, 2, 3]
+    assert run.ended_at is not None
+    assert fsum(row.duration_s for row in rows) == pytest.approx(
+        (run.ended_at - run.info.started_at) / timedelta(seconds=1), abs=1e-6
+    )
+    assert [row.started_at for row in rows[1:]] == [row.ended_at for row in rows[:-1]]
+    watt_seconds = 100.0 * (7 + 3 * 15.6 + 2)
+    assert fsum(row.server_energy_kwh or 0 for row in rows) == pytest.approx(watt_seconds / 3.6e6)
+    assert run.status == "completed"
+    assert dict(run.totals.rounds) == {"completed": 3}
+
+
+def test_a_round_knows_its_clients_phases_and_metrics() -> None:
+    """What was told between two rounds stands in one record."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    play(book, clock, rounds=1)
+    book.finish("completed")
+    record = store.round(book.run.run_id, 1)
+    assert {p.node_id: (p.outcome, p.examples) for p in record.participants} == {
+        "1": ("reported", 30), "2": ("missing", 10)
+    }  # fmt: skip
+    assert {lap.phase: round(lap.wall_s, 6) for lap in record.laps} == {
+        "configure": 0.1, "wait": 10.0, "aggregate": 0.5, "evaluate": 5.0
+    }  # fmt: skip
+    assert dict(record.train_metrics) == {"loss": 1.0}
+    assert dict(record.evaluate_metrics) == {"accuracy": 0.1}
+    assert record.closed
+
+
+def test_an_open_round_is_stored_before_it_closes() -> None:
+    """After aggregation the round can be seen, as an open revision."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    play(book, clock, rounds=1)
+    deadline = time.monotonic() + 5
+    while not (found := list(store.rounds(book.run.run_id, closed_only=False))[1:]):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert not found[0].closed
+    book.finish("completed")
+
+
+def test_a_late_reply_counts_in_the_round_open_on_arrival() -> None:
+    """It came for round 1 and counts in round 2; client 2 stays failed in round 1."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    book.sent("train", [1, 2], clock.now)
+    clock.advance(10)
+    book.failed(2, "no reply within 10 s")
+    book.replies("train", [(1, {"emissions_kg": 0.001}, None)])
+    book.aggregated(True, {})
+    book.begin_round(2)
+    book.late(2, "train", {"emissions_kg": 0.004}, 1, clock.now - 10)
+    book.aggregated(True, {})
+    book.finish("completed")
+    first, second = (store.round(book.run.run_id, n) for n in (1, 2))
+    assert first.status == "partial"
+    assert first.outcome_count("failed") == 1
+    assert first.clients_emissions_kg == 0.001
+    assert second.clients_emissions_kg == 0.004
+    assert second.report_count("late") == 1
+    assert store.run(book.run.run_id).totals.reports_late == 1
+
+
+def test_a_late_reply_before_its_round_closes_is_accepted_there() -> None:
+    """The outcome stays failed, the energy counts where it was used."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    book.sent("train", [2])
+    clock.advance(10)
+    book.failed(2, "no reply within 10 s")
+    book.late(2, "train", {"emissions_kg": 0.004}, 1, clock.now - 10)
+    book.aggregated(False, None)
+    book.finish("completed")
+    record = store.round(book.run.run_id, 1)
+    assert record.outcome_count("failed") == 1
+    assert record.report_count("accepted") == 1
+    assert record.clients_emissions_kg == 0.004
+    assert record.status == "failed"
+
+
+def test_a_report_after_the_end_is_only_counted() -> None:
+    """With no open round it stands in the totals' count and in no round."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.finish("completed")
+    book.late(1, "train", {"emissions_kg": 1.0}, 1, clock.now)
+    assert [row.reports_late for row in store.rounds(book.run.run_id)] == [0]
+
+
+def test_interrupted_means_the_open_round_too() -> None:
+    """A signal in the middle of a round: that round is interrupted, the closed ones are not."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    play(book, clock, rounds=1)
+    book.begin_round(2)
+    book.round_failed("Stopped")
+    book.finish("interrupted")
+    assert [row.status for row in store.rounds(book.run.run_id)] == [
+        "completed", "completed", "interrupted"
+    ]  # fmt: skip
+    assert store.run(book.run.run_id).status == "interrupted"
+
+
+def test_two_live_nodes_of_one_name_are_two_clients() -> None:
+    """The second becomes name#2; when the first is gone its name is free again."""
+    book = recorder()
+    book.seen(1, "10.0.0.1 #1", False)
+    book.seen(2, "10.0.0.1 #2", False)
+    book.names.claim(1, "hospital")
+    book.names.claim(2, "hospital")
+    assert book.names.pseudonym(1) != book.names.pseudonym(2)
+    assert (book.names.name(1), book.names.name(2)) == ("hospital", "hospital#2")
+    book.gone(1)
+    book.seen(3, "10.0.0.1 #3", False)
+    book.names.claim(3, "hospital")
+    assert book.names.name(3) == "hospital"
+
+
+def test_untracked_runs_read_no_meter_and_keep_training_metrics() -> None:
+    """With tracking off nothing is metered or judged, and the rounds are there all the same."""
+    store, clock = InMemoryStore(), HandClock()
+    meter = ReplayMeter(script=[MeterError("must not be read")], clock=clock)
+    book = recorder(store, clock=clock, meter=meter, tracked=False)
+    book.start()
+    play(book, clock, rounds=1)
+    book.finish("completed")
+    record = store.round(book.run.run_id, 1)
+    assert record.laps == ()
+    assert record.reports == ()
+    assert dict(record.evaluate_metrics) == {"accuracy": 0.1}
+    assert book.errors == {}
+
+
+# --- faults ----------------------------------------------------------------------------------------
+
+
+class FailingStore(InMemoryStore):
+    """Raises from what it is told to, for as long as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = threading.Event()
+        self.error: Exception = StoreError("memory://", "the disk is full")
+
+    def record_round(self, record: RoundRecord) -> bool:
+        if self.broken.is_set():
+            raise self.error
+        return super().record_round(record)
+
+    def renew_lease(self, run_id: str, owner: Owner, now: datetime) -> bool:
+        if self.broken.is_set():
+            raise self.error
+        return super().renew_lease(run_id, owner, now)
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What is logged as a warning."""
+    with caplog.at_level(logging.WARNING):
+        yield caplog
+
+
+def test_a_store_that_fails_for_a_while_loses_nothing(warnings: Any) -> None:
+    """Rounds wait in memory and are written when it works again; one warning, all counted."""
+    store, clock = FailingStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    store.broken.set()
+    begin = time.monotonic()
+    play(book, clock, rounds=3)
+    assert time.monotonic() - begin < 3 * 0.25 + 1.0, "a round's start waits 250 ms at the most"
+    assert book.undelivered_rounds >= 3
+    store.broken.clear()
+    book.finish("completed")
+    assert [row.round for row in store.rounds(book.run.run_id)] == [0, 1, 2, 3]
+    assert book.undelivered_rounds == 0
+    assert book.errors["store"] >= 1
+    assert len([r for r in warnings.records if "disk is full" in r.getMessage()]) == 1
+
+
+def test_a_store_that_never_works_again_does_not_hold_up_the_end(warnings: Any) -> None:
+    """The end waits as long as it is given, and says what could not be stored."""
+    store, clock = FailingStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    store.broken.set()
+    play(book, clock, rounds=1)
+    begin = time.monotonic()
+    book.finish("completed", timeout_s=0.3)
+    assert time.monotonic() - begin < 1.5
+    assert any("could not be stored" in r.getMessage() for r in warnings.records)
+
+
+def test_a_fault_of_ours_in_one_round_does_not_stop_the_next(warnings: Any) -> None:
+    """Whatever is raised while writing is logged once with its traceback, and later rounds come."""
+    store, clock = FailingStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    store.error = ZeroDivisionError("a bug of ours")
+    store.broken.set()
+    play(book, clock, rounds=1)
+    book._writer.barrier(2.0)
+    store.broken.clear()
+    book.begin_round(2)
+    book.aggregated(True, {})
+    book.finish("completed")
+    assert 2 in [row.round for row in store.rounds(book.run.run_id)]
+    assert book.errors["accounting"] >= 1
+    traced = [r for r in warnings.records if r.exc_info]
+    assert len(traced) == 1
+
+
+def test_a_meter_that_fails_leaves_the_server_unknown(warnings: Any) -> None:
+    """No energy, a reason in every lap, one warning; the clients' figures stand."""
+    store, clock = InMemoryStore(), HandClock()
+    broken = MeterError("codecarbon is not installed")
+    book = recorder(store, clock=clock, meter=ReplayMeter(script=[broken], clock=clock))
+    book.start()
+    play(book, clock, rounds=2)
+    book.finish("completed")
+    record = store.round(book.run.run_id, 2)
+    assert record.server_emissions_kg is None
+    assert {lap.reason for lap in record.laps} == {"codecarbon is not installed"}
+    assert record.clients_emissions_kg == 0.001
+    assert len([r for r in warnings.records if "not installed" in r.getMessage()]) == 1
+
+
+def test_a_meter_that_breaks_half_way_keeps_what_it_showed() -> None:
+    """Rounds before the fault keep their figures."""
+    store, clock = InMemoryStore(), HandClock()
+    readings: list[Reading | MeterError] = [Reading(n * 0.001) for n in range(8)]
+    meter = ReplayMeter(script=[*readings, MeterError("gone")], clock=clock)
+    book = recorder(store, clock=clock, meter=meter)
+    book.start()
+    play(book, clock, rounds=3)
+    book.finish("completed")
+    known = [row.server_energy_kwh for row in store.rounds(book.run.run_id)]
+    assert known[1] is not None
+    assert known[3] is None
+
+
+def test_a_listener_that_fails_is_counted() -> None:
+    """Somebody's callback cannot stop the record."""
+
+    def broken(record: RoundRecord) -> None:
+        raise RuntimeError("no")
+
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock, on_round_closed=broken)
+    book.start()
+    play(book, clock, rounds=2)
+    book.finish("completed")
+    assert len(list(store.rounds(book.run.run_id))) == 3
+    assert book.errors["listener"] == 3
+
+
+def test_start_says_what_is_wrong_with_the_store() -> None:
+    """Before training, a store that cannot be written is an error."""
+
+    class ReadOnly(InMemoryStore):
+        def start_run(self, *args: Any) -> None:
+            raise StoreError("memory://", "it is read-only")
+
+    with pytest.raises(StoreError, match="read-only"):
+        recorder(ReadOnly()).start()
+    late = recorder(ReadOnly())
+    late.start_quietly()
+    late.begin_round(1)
+    late.aggregated(True, {})
+    late.finish("completed")
+    assert late.errors["hook"] == 1

@@ -1,0 +1,26 @@
+"""Programs that some tests need, such as promtool."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+_UNPACKED = Path(__file__).parent.parent / ".tools" / "usr" / "bin"
+
+
+def require_tool(name: str) -> str:
+    """Path of a program, from PATH or as ``.ci/debian-tools`` unpacked it.
+
+    Where it is missing the test is skipped; with ``CI=true`` it fails, so that continuous
+    integration cannot lose a check unnoticed.
+    """
+    found = shutil.which(name) or shutil.which(name, path=str(_UNPACKED))
+    if found is not None:
+        return found
+    message = f"{name} is not installed; `.ci/debian-tools` fetches it"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
