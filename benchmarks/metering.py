@@ -22,7 +22,7 @@ from codecarbon import OfflineEmissionsTracker
 from fedserver_hooks.meter import CodeCarbonMeter
 
 RAM_W = 100.0
-TURNS = 4
+TURNS = 5
 ROUNDS_A_TURN = 8
 TRAIN_S = 0.15
 """While clients train; then while they evaluate. Above the 50 ms that codecarbon resolves."""
@@ -138,7 +138,7 @@ def measure() -> tuple[Side, Side, Side, Side]:
         one_meter(ours)
         tracker_a_round(plain)
         tracker_a_round(quiet, **silent)
-        tracker_around_aggregation(narrow, **silent)
+    tracker_around_aggregation(narrow, **silent)  # for its coverage only: one turn will do
     return ours, plain, quiet, narrow
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ def write_artefacts(
     """Write what can be written and return those paths; what cannot is logged, never raised."""
     written: list[Path] = []
 
-    def attempt(name: str, write: Callable[[Path], None]) -> None:
+    def attempt(name: str, write: Callable[[Path], object]) -> None:
         path = folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -39,18 +39,5 @@ def write_artefacts(
     if arrays is not None:  # first: it is what the training was for
         attempt("model.npz", lambda path: save_model(path, arrays))
     for name, format_name in EXPORTS.items():
-        attempt(name, lambda path, wanted=format_name: export_to(path, store, run_id, wanted))
+        attempt(name, partial(FORMATS[format_name].save, store, run_id))
     return written
-
-
-def export_to(path: Path, store: Store, run_id: str, format_name: str) -> list[str]:
-    """Write one export to a file, whole or not at all; returns the format's notes."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as out:
-            notes = FORMATS[format_name].write(store, run_id, out)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return notes

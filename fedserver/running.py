@@ -120,7 +120,7 @@ def run_server(
 
     Raises `ConfigError` for whatever is wrong before the FL port opens; from then on nothing that
     telemetry does can end the run. ``on_ready`` is called with the parts and the address of
-    ``/metrics`` once clients may come, ``on_ended`` before HTTP lingers.
+    ``/metrics`` once clients may come, ``on_ended`` before HTTP lingers (default: log the end).
     """
     stop = StopSignal()
     with stop.installed(), ExitStack() as stack:
@@ -161,8 +161,7 @@ def run_server(
             server.grid.stop(0.0)
             raise
         outcome = _end(config, store, server, result, stop)
-        if on_ended is not None:
-            on_ended(outcome, store)
+        (on_ended or _log_end)(outcome, store)
         if not stop.is_set:
             _linger(config, stop, metrics_url)
         return outcome
@@ -243,8 +242,8 @@ def _train(config: ServerConfig, server: Server, arrays: ArrayRecord | None) -> 
             rounds=config.rounds,
             round_timeout_s=config.round_timeout_s,
             wait_timeout_s=clients.wait_timeout_s,
-            min_nodes=max(clients.min_available, clients.min_fit),
-            min_evaluate_nodes=max(clients.min_available, clients.min_evaluate),
+            min_nodes=clients.needed_to_train,
+            min_evaluate_nodes=clients.needed_to_evaluate,
             max_failed_rounds=clients.max_failed_rounds,
         )
     except Stopped:
@@ -292,11 +291,14 @@ def _end(
     run_id = recorder.run.run_id
     paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
     closing = _closing(store, run_id)
-    logger.info("run %s %s: %s", run_id, result.ended, closing)
-    for path in paths:
-        logger.info("wrote %s", path)
     codes = {"completed": EXIT_COMPLETED, "failed": EXIT_FAILED, "interrupted": stop.exit_code}
     return Outcome(run_id, codes[result.ended], result.ended, closing, paths)
+
+
+def _log_end(outcome: Outcome, _: Store) -> None:
+    logger.info("run %s %s: %s", outcome.run_id, outcome.status, outcome.closing)
+    for path in outcome.artefacts:
+        logger.info("wrote %s", path)
 
 
 def _closing(store: Store, run_id: str) -> str:

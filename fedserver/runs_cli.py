@@ -93,8 +93,6 @@ def export(
     config: FileOption = None,
 ) -> None:
     """Hand out a run as a file."""
-    from fedserver.artefacts import export_to
-
     if format_name not in FORMATS:
         text = f"{format_name!r} is not an export format; choose {', '.join(FORMATS)}"
         raise ConfigError([Problem(path="--format", text=text, source="")])
@@ -105,7 +103,7 @@ def export(
             notes = FORMATS[format_name].write(opened, stored.run_id, sys.stdout)
         else:
             try:
-                notes = export_to(output, opened, stored.run_id, format_name)
+                notes = FORMATS[format_name].save(opened, stored.run_id, output)
             except OSError as error:
                 text = f"cannot write {output}: {error.strerror or error}"
                 raise ConfigError([Problem(path="--output", text=text, source="")]) from error

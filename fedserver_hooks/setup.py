@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -28,8 +29,8 @@ def new_run_id(now: datetime | None = None) -> str:
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of what had a part in the figures, as far as it is installed."""
-    found: dict[str, str] = {}
+    """Versions of what had a part in the figures, as far as it is installed, and of the system."""
+    found = {"python": platform.python_version(), "os": platform.platform()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)

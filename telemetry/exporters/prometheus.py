@@ -31,7 +31,8 @@ from prometheus_client.utils import floatToGoString
 
 from telemetry.domain import CLIENT_BUCKETS_G, Histogram, Owner, utc_now
 from telemetry.errors import StoreError
-from telemetry.exporters.families import FAMILIES, Family, RunView, Sample
+from telemetry.exporters.families import FAMILIES, Family
+from telemetry.exporters.samples import RunView, Sample
 from telemetry.store.base import Store
 from telemetry.writer import Failures
 

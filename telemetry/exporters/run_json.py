@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final, TextIO
 
 from telemetry.domain import (
@@ -116,10 +117,16 @@ def _sensors(rounds: Iterable[RoundSummary]) -> set[Sensor]:
 
 
 def _write_rounds(store: Store, run: StoredRun, out: TextIO) -> None:
+    rounds = store.rounds(run.run_id)
+    first = next(rounds, None)
+    if first is None:
+        return
+    # Begun after the rounds: what closes in between has clients but no round here, never a round
+    # without its clients.
     participants = _ByRound(store.participants(run.run_id))
     reports = _ByRound(store.reports(run.run_id))
     between = "\n"
-    for row in store.rounds(run.run_id):
+    for row in chain((first,), rounds):
         out.write(between + _text(_counted(row, row.tracked))[:-1])
         key = (row.round, row.attempt)
         _write_list(out, "clients", participants.of(key))
@@ -150,7 +157,10 @@ class _ByRound:
         self._next = next(stream, None)
 
     def of(self, key: tuple[int, int]) -> Iterator[Any]:
-        """The items of the round ``key``; keys must be asked for in rising order."""
+        """The items of the round ``key``; keys must be asked for in rising order.
+
+        Rounds that nobody asks for are passed over.
+        """
         while self._next is not None and self._next[:2] <= key:
             if self._next[:2] == key:
                 yield self._next[2]

@@ -480,6 +480,13 @@ class StoreContract:
         names = [e.run.run_id for e in shown(store, now=later, max_runs=2)]
         assert names == ["run-3", "held"]
 
+    def test_an_own_ended_run_takes_nobodys_place(self, started: Store):
+        """It is shown as its owner's, beside the last ended runs of others, old lease or not."""
+        ended_run(started, "run-1", 1)
+        started.finish_run(RUN_ID, "completed", at(9))
+        names = [e.run.run_id for e in shown(started, now=at(20), max_runs=1)]
+        assert names == [RUN_ID, "run-1"]
+
     def test_a_running_run_of_somebody_else_is_not_shown(self, started: Store):
         """Not even when its owner has been silent for long: it has not ended."""
         assert list(shown(started, OTHER, now=EXPIRED)) == []

@@ -25,6 +25,12 @@ def content(**extra: object) -> RecordDict:
     )
 
 
+def _metrics(records: RecordDict) -> MetricRecord:
+    record = records["metrics"]
+    assert isinstance(record, MetricRecord)
+    return record
+
+
 def snapshot(records: RecordDict) -> dict[str, object]:
     """Everything in it, to the byte."""
     return {
@@ -49,7 +55,7 @@ def test_a_record_of_ours_is_taken_whole_and_nothing_else_changes() -> None:
 def test_a_bare_metric_is_taken_out_of_the_metrics(value: float) -> None:
     """A number among the fit metrics is a report too, whatever it is worth."""
     reply = content()
-    reply["metrics"]["emissions"] = value  # type: ignore[index]
+    _metrics(reply)["emissions"] = value
     report, _ = take_report(reply)
     assert report == {"emissions_kg": value}
     assert snapshot(reply) == snapshot(content())
@@ -58,7 +64,7 @@ def test_a_bare_metric_is_taken_out_of_the_metrics(value: float) -> None:
 def test_the_record_wins_over_a_bare_metric_and_both_go() -> None:
     """A client that sends both reported once."""
     reply = content(emissions=ConfigRecord({"emissions_kg": 1.0}))
-    reply["metrics"]["emissions"] = 2.0  # type: ignore[index]
+    _metrics(reply)["emissions"] = 2.0
     assert take_report(reply)[0] == {"emissions_kg": 1.0}
     assert snapshot(reply) == snapshot(content())
 

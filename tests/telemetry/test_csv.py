@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,17 @@ NUMBERS = [
 
 
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Store]:
     """An empty store of each kind."""
-    with opened(request.param, tmp_path) as kept:
+    with opened(request.param, sqlite_url) as kept:
         yield kept
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Store]:
     """One store of each kind for the many runs of a property."""
-    with opened(request.param, tmp_path_factory.mktemp("shared")) as kept:
+    folder = tmp_path_factory.mktemp("shared")
+    with opened(request.param, f"sqlite:///{folder}/shared.db") as kept:
         yield kept
 
 
@@ -155,9 +157,10 @@ def test_an_untracked_round_shows_its_training_only(store: Store) -> None:
 
 def test_times_are_iso_8601_in_utc(store: Store) -> None:
     """A time reads the same everywhere."""
-    a_run(store, make_round(1))
+    elsewhere = START.astimezone(timezone(timedelta(hours=2)))
+    a_run(store, make_round(1, started_at=elsewhere))
     (row,) = table(store)
-    assert row["started_at"] == "2026-01-02T03:05:05.000000Z"
+    assert row["started_at"] == "2026-01-02T03:04:05.000000Z"
 
 
 def test_metric_columns_are_alphabetical_and_last(store: Store) -> None:
@@ -166,10 +169,12 @@ def test_metric_columns_are_alphabetical_and_last(store: Store) -> None:
         store,
         make_round(1, train_metrics={"z": 1.0, "a": 2.0}),
         make_round(2, train_metrics={"m": 3.0}, evaluate_metrics={"b": 4.0, "a": 1e-300}),
+        make_round(3, train_metrics=dict.fromkeys("gfedc", 0.0)),
     )
     rows = table(store)
-    assert list(rows[0])[-5:] == ["train_a", "train_m", "train_z", "evaluate_a", "evaluate_b"]
-    assert [row["train_m"] for row in rows] == ["", "3.0"]
+    names = [*(f"train_{name}" for name in "acdefgmz"), "evaluate_a", "evaluate_b"]
+    assert list(rows[0])[-10:] == names
+    assert [row["train_m"] for row in rows] == ["", "3.0", ""]
     assert rows[1]["evaluate_a"] == "1e-300"
 
 

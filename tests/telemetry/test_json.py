@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 
+from telemetry.domain import ParticipantRecord
 from telemetry.exporters.run_json import BOUNDARY
 from telemetry.store import Store
+from telemetry.store.memory import InMemoryStore
 from telemetry.testing import FACTORS, RUN_ID, START, make_report, make_round, pseudonym_of
 from tests.telemetry.views import BACKENDS, Content, Driver, a_run, exported, opened, steps
 
 
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Store]:
     """An empty store of each kind."""
-    with opened(request.param, tmp_path) as kept:
+    with opened(request.param, sqlite_url) as kept:
         yield kept
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Store]:
     """One store of each kind for the many runs of a property."""
-    with opened(request.param, tmp_path_factory.mktemp("shared")) as kept:
+    folder = tmp_path_factory.mktemp("shared")
+    with opened(request.param, f"sqlite:///{folder}/shared.db") as kept:
         yield kept
 
 
@@ -156,3 +158,20 @@ def test_a_rejected_report_is_shown_with_its_reason(store: Store) -> None:
     (shown,) = parsed(store)["rounds"][0]["reports"]
     assert (shown["rejection"], shown["rejected_value"]) == ("not_finite", "nan")
     assert shown["counted_emissions_kg"] is None
+
+
+class StoreThatGoesOn(InMemoryStore):
+    """Another attempt at round 1 closes while the run is exported."""
+
+    def participants(self, run_id: str) -> Iterator[tuple[int, int, ParticipantRecord]]:
+        """As the store, a round later."""
+        self.record_round(make_round(1, attempt=2, clients={"newcomer": 0.5}))
+        return super().participants(run_id)
+
+
+def test_a_round_that_closes_meanwhile_is_left_for_the_next_export() -> None:
+    """Whatever closes during an export, no client stands in a round that is not its own."""
+    store = StoreThatGoesOn()
+    a_run(store, make_round(1, clients={"a": 0.1}), make_round(2, clients={"b": 0.2}))
+    shown = [[client["client"] for client in row["clients"]] for row in parsed(store)["rounds"]]
+    assert shown == [[pseudonym_of("a")], [pseudonym_of("b")]]

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,16 +90,17 @@ CONTRACT: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Store]:
     """An empty store of each kind."""
-    with opened(request.param, tmp_path) as kept:
+    with opened(request.param, sqlite_url) as kept:
         yield kept
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Store]:
     """One store of each kind for the many runs of a property."""
-    with opened(request.param, tmp_path_factory.mktemp("shared")) as kept:
+    folder = tmp_path_factory.mktemp("shared")
+    with opened(request.param, f"sqlite:///{folder}/shared.db") as kept:
         yield kept
 
 

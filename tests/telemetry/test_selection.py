@@ -86,6 +86,15 @@ def test_near_misses_come_first(store: Store) -> None:
     assert misspelt.value.candidates[0] == "20260102-120000-cccccc (images)"
 
 
+def test_three_characters_are_no_prefix() -> None:
+    """The beginning of an id counts from four characters on, even where three would do."""
+    store = InMemoryStore()
+    store.start_run(make_run("wxyz-1"), OWNER, START)
+    assert resolve_run(store, "wxyz").run_id == "wxyz-1"
+    with pytest.raises(RunNotFound):
+        resolve_run(store, "wxy")
+
+
 def test_at_most_five_candidates() -> None:
     """A store full of runs does not flood the message."""
     store = InMemoryStore()

@@ -14,11 +14,12 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta, timezone
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from sqlalchemy import event
 
-from telemetry.domain import RunTotals
+from telemetry.domain import Owner, RunTotals
 from telemetry.errors import SchemaUnknown, StoreError
 from telemetry.store import open_store
 from telemetry.store.sql import queries
@@ -154,6 +155,16 @@ def test_settings_hold_on_every_connection(store: SqlStore, path: Path):
     assert asked(path, "PRAGMA journal_mode") == [("wal",)]
 
 
+def test_nobody_pays_for_what_they_do_not_use(sqlite_url: str):
+    """SQLAlchemy is loaded when a database is opened, Alembic when a schema is to be changed."""
+    program = (
+        "import sys; from telemetry.store import open_store; open_store('memory://');"
+        "assert 'sqlalchemy' not in sys.modules; open_store(sys.argv[1]).close();"
+        "assert 'sqlalchemy' in sys.modules; assert 'alembic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, sqlite_url], check=True, timeout=60)
+
+
 # --- files that cannot be used -----------------------------------------------------------------
 
 
@@ -188,7 +199,7 @@ def test_a_folder_is_refused(path: Path):
 
 def test_a_missing_folder_is_refused(path: Path):
     """It is not made: it is probably misspelt."""
-    with pytest.raises(StoreError, match="No such file or directory"):
+    with pytest.raises(StoreError, match="its directory does not exist"):
         open_store(f"sqlite:///{path.parent}/nowhere/telemetry.db")
 
 
@@ -320,6 +331,30 @@ def test_two_processes_use_one_file_at_once(path: Path):
             assert store.run(name).totals.server_energy_kwh == 12.5
         assert store.run("both").totals.reports_late == 50
     assert asked(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_threads_of_one_process_wait_for_each_other(store: SqlStore):
+    """However long a write takes, another thread's comes after it: the timeout is for others."""
+    inside, go_on, done = Event(), Event(), Event()
+
+    def ask_slowly(_: Owner) -> bool:
+        inside.set()
+        return go_on.wait(10)
+
+    def write() -> None:
+        store.record_round(make_round(1))
+        done.set()
+
+    slow = Thread(target=store.mark_interrupted, args=(START, ask_slowly))
+    slow.start()
+    assert inside.wait(10)
+    quick = Thread(target=write)
+    quick.start()
+    assert not done.wait(0.2)  # longer than this store's busy timeout
+    go_on.set()
+    slow.join()
+    quick.join()
+    assert done.is_set()
 
 
 def test_opening_waits_for_another_process_no_longer_than_the_timeout(store: SqlStore, path: Path):

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from math import fsum
-from pathlib import Path
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -41,9 +40,9 @@ _numbers = count()
 
 
 @contextmanager
-def opened(backend: str, folder: Path) -> Iterator[Store]:
+def opened(backend: str, sqlite_url: str) -> Iterator[Store]:
     """A store of that kind, closed at the end."""
-    store = open_store("memory://" if backend == "memory" else f"sqlite:///{folder}/views.db")
+    store = open_store("memory://" if backend == "memory" else sqlite_url)
     try:
         yield store
     finally:

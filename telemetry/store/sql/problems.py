@@ -20,6 +20,10 @@ _MEANINGS: Final = (
     (_NO_DATABASE, "the file is not an SQLite database; it is left as it is"),
     ("malformed", "the database is damaged"),
     ("disk i/o error", "the disk reports an error"),
+    ("no space left", "the disk is full"),
+    ("no such file or directory", "the directory does not exist"),
+    ("permission denied", "the directory cannot be written"),
+    ("read-only file system", "the directory cannot be written"),
 )
 """Part of a message of SQLite (https://sqlite.org/rescode.html) → what to tell a person."""
 
@@ -45,6 +49,10 @@ def store_errors(url: str) -> Iterator[None]:
 def meaning(error: BaseException) -> str:
     """What went wrong, without the statement and the values that SQLAlchemy appends."""
     cause = getattr(error, "orig", None) or error
+    if isinstance(cause, FileNotFoundError):
+        return "its directory does not exist"
+    if isinstance(cause, OSError):
+        return f"its directory, or a file in it, cannot be used: {cause.strerror or cause}"
     said = (str(cause).splitlines() or [type(cause).__name__])[0]
     lower = said.lower()
     return next((means for part, means in _MEANINGS if part in lower), said)

@@ -31,17 +31,17 @@ def open_sqlite(
     path = _path(url)
     if not create and not path.exists():
         raise StoreError(url, "there is no such file")
-    with store_errors(url):
-        # Absolute from here on: the store stays where it was opened if the process moves.
-        path = path.absolute()
-        with file_lock(path, url, busy_timeout_s):
-            _prepare(path, url, busy_timeout_s, migrations)
-            secret = read_or_make_secret(path, url)
+    with store_errors(url), file_lock(path, url, busy_timeout_s):
+        _prepare(path, url, busy_timeout_s, migrations)
+        secret = read_or_make_secret(path, url)
     return SqlStore(make_engine(path, busy_timeout_s), url=url, secret=secret)
 
 
 def make_engine(path: Path, busy_timeout_s: float = 5.0, **options: Any) -> Engine:
-    """An engine on a SQLite file, with the settings that this package relies on."""
+    """An engine on a SQLite file, with the settings that this package relies on.
+
+    SQLAlchemy makes the path absolute here: a process that changes its directory keeps its store.
+    """
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         connect_args={"timeout": busy_timeout_s},

@@ -1,0 +1,326 @@
+"""What each metric of a run is made of: a run at the moment of a scrape, and its samples.
+
+Base units: grams of CO2eq, joules, bytes, seconds; the conversion from kg and kWh happens here and
+nowhere else. Counters and the histogram are the stored sums over *closed* rounds, which never fall;
+the open round shows in gauges only. What is unknown has no sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from telemetry.domain import (
+    GRAMS_PER_KG,
+    JOULES_PER_KWH,
+    Component,
+    ExposedRun,
+    Factors,
+    Histogram,
+    Owner,
+    RoundStatus,
+    RoundSummary,
+    sum_known,
+)
+from telemetry.store.rules import lease_expired
+
+Labels = tuple[str, ...]
+Sample = tuple[Labels, float | Histogram]
+"""Values of the labels after ``run_id``, and the value."""
+
+CLOSED_STATUSES: Final[tuple[RoundStatus, ...]] = ("completed", "partial", "failed", "interrupted")
+MAX_OWN_METRIC_NAMES: Final = 16
+"""Training metrics shown of a run that named none: the first so many that it sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run at the moment of a scrape."""
+
+    exposed: ExposedRun
+    now: datetime
+    owner: Owner | None
+    """The process that answers the scrape, where it is an FL server."""
+
+    @property
+    def run_id(self) -> str:
+        """The label that every sample of the run carries."""
+        return self.exposed.run.run_id
+
+    @property
+    def tracked(self) -> bool:
+        """Whether the run's emissions are tracked at all."""
+        return self.exposed.run.info.tracked
+
+    @property
+    def last_closed(self) -> RoundSummary | None:
+        """The last closed round from 1 on."""
+        return self.exposed.rounds[-1] if self.exposed.rounds else None
+
+    @property
+    def rounds_newest_first(self) -> Iterator[RoundSummary]:
+        """The open round, then the closed ones."""
+        if self.exposed.open_round is not None:
+            yield self.exposed.open_round
+        yield from reversed(self.exposed.rounds)
+
+    @property
+    def active(self) -> bool:
+        """Running, and its server is this process or said lately that it lives."""
+        run = self.exposed.run
+        ours = self.owner is not None and run.owner == self.owner
+        return run.status == "running" and (ours or not lease_expired(run.last_seen_at, self.now))
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Training metrics that get a series: those configured and the loss."""
+        named = self.exposed.run.info.metric_names
+        if named:
+            return (*named, "loss") if "loss" not in named else named
+        seen: dict[str, None] = {}
+        for row in self.exposed.rounds:
+            seen |= dict.fromkeys(sorted({*row.train_metrics, *row.evaluate_metrics}))
+        return tuple(seen)[:MAX_OWN_METRIC_NAMES]
+
+
+# --- the run ---------------------------------------------------------------------------------
+
+
+def _one(value: float | None) -> Iterator[Sample]:
+    if value is not None:
+        yield (), value
+
+
+def _by_label(values: Mapping[str, float | None], factor: float = 1.0) -> Iterator[Sample]:
+    for label, value in values.items():
+        if value is not None:
+            yield (label,), value * factor
+
+
+def run_facts(view: RunView) -> Iterator[Sample]:
+    """Labels only; unknown ones are empty."""
+    info = view.exposed.run.info
+    factors = info.factors
+    labels = (
+        info.run_name,
+        info.strategy,
+        info.privacy,
+        factors.country or "",
+        factors.intensity_source,
+        factors.server_scope,
+        _sensor(view),
+        repr(factors.pue),
+    )
+    yield labels, 1.0
+
+
+def _sensor(view: RunView) -> str:
+    """The run's sensor; a meter that was not ready when the run started tells with the rounds."""
+    at_start = view.exposed.run.info.factors.server_sensor
+    told = (row.factors.server_sensor for row in view.rounds_newest_first)
+    return next((sensor for sensor in (at_start, *told) if sensor != "unknown"), "unknown")
+
+
+def active(view: RunView) -> Iterator[Sample]:
+    """1 or 0."""
+    yield (), float(view.active)
+
+
+def round_number(view: RunView) -> Iterator[Sample]:
+    """The newest round; a run that has just begun is in its set-up."""
+    newest = next(view.rounds_newest_first, None)
+    if newest is not None:
+        yield (), newest.round
+    elif view.exposed.run.status == "running":
+        yield (), 0.0
+
+
+def planned(view: RunView) -> Iterator[Sample]:
+    """As the run was started; absent for an open end."""
+    return _one(view.exposed.run.info.rounds_planned)
+
+
+def started(view: RunView) -> Iterator[Sample]:
+    """Seconds since 1970."""
+    yield (), view.exposed.run.info.started_at.timestamp()
+
+
+def ended(view: RunView) -> Iterator[Sample]:
+    """Seconds since 1970."""
+    ended_at = view.exposed.run.ended_at
+    return _one(None if ended_at is None else ended_at.timestamp())
+
+
+# --- emissions and energy --------------------------------------------------------------------
+
+
+def emissions(view: RunView) -> Iterator[Sample]:
+    """Grams of closed rounds, a part only once something of it was known."""
+    totals = view.exposed.run.totals
+    parts: dict[str, float | None] = {
+        "server": totals.server_emissions_kg,
+        "clients": totals.clients_emissions_kg,
+    }
+    return _by_label(parts, GRAMS_PER_KG)
+
+
+def energy(view: RunView) -> Iterator[Sample]:
+    """Joules of closed rounds, likewise."""
+    totals = view.exposed.run.totals
+    parts: dict[str, float | None] = {
+        "server": totals.server_energy_kwh,
+        "clients": totals.clients_energy_kwh,
+    }
+    return _by_label(parts, JOULES_PER_KWH)
+
+
+def phase_energy(view: RunView) -> Iterator[Sample]:
+    """Joules on the server's meter in closed rounds."""
+    phases = view.exposed.run.totals.phase_energy_kwh
+    return _by_label({str(phase): kwh for phase, kwh in phases.items()}, JOULES_PER_KWH)
+
+
+def run_emissions(view: RunView) -> Iterator[Sample]:
+    """Grams so far, with the open round."""
+    row = view.exposed.open_round
+    running = None if row is None else row.total_emissions_kg
+    known = sum_known((view.exposed.run.totals.total_emissions_kg, running))
+    return _one(None if known is None else known * GRAMS_PER_KG)
+
+
+def distribution(view: RunView) -> Iterator[Sample]:
+    """Over clients and closed rounds."""
+    yield (), view.exposed.run.totals.client_histogram
+
+
+def intensity(view: RunView) -> Iterator[Sample]:
+    """Of the newest round: a run may be resumed with another one."""
+    started_with = view.exposed.run.info.factors
+    factors = next((row.factors for row in view.rounds_newest_first), started_with)
+    component: Component = "server"
+    yield (component, _source(factors)), factors.server_carbon_intensity_g_per_kwh
+
+
+def _source(factors: Factors) -> str:
+    year = factors.intensity_year
+    stated = year is None or str(year) in factors.intensity_source
+    return factors.intensity_source if stated else f"{factors.intensity_source}, {year}"
+
+
+# --- rounds and clients ----------------------------------------------------------------------
+
+
+def network_bytes(view: RunView) -> Iterator[Sample]:
+    """Of closed rounds; absent where nobody counted."""
+    totals = view.exposed.run.totals
+    return _by_label(
+        {"to_clients": totals.bytes_to_clients, "from_clients": totals.bytes_from_clients}
+    )
+
+
+def rounds(view: RunView) -> Iterator[Sample]:
+    """All ways to end, 0 included: that none ended so is known."""
+    counts = view.exposed.run.totals.rounds
+    return _by_label({status: counts.get(status, 0) for status in CLOSED_STATUSES})
+
+
+def reports(view: RunView) -> Iterator[Sample]:
+    """All outcomes, 0 included."""
+    totals = view.exposed.run.totals
+    return _by_label(
+        {
+            "accepted": totals.reports_accepted,
+            "rejected": totals.reports_rejected,
+            "repeated": totals.reports_repeated,
+            "late": totals.reports_late,
+        }
+    )
+
+
+def clients(view: RunView) -> Iterator[Sample]:
+    """Outcomes of an open round are not decided yet: they are the last closed round's."""
+    connected = (row.connected for row in view.rounds_newest_first if row.connected is not None)
+    closed, opened = view.last_closed, view.exposed.open_round
+    states: dict[str, float | None] = {"connected": next(connected, None)}
+    if closed is not None:
+        states |= {
+            "selected": closed.participants,
+            "reported": closed.reported,
+            "missing": closed.missing,
+            "rejected": closed.rejected,
+            "failed": closed.failed,
+        }
+    elif opened is not None:
+        states["selected"] = opened.participants
+    return _by_label(states)
+
+
+def coverage(view: RunView) -> Iterator[Sample]:
+    """Of the last closed round."""
+    return _one(None if view.last_closed is None else view.last_closed.coverage)
+
+
+def without_host(view: RunView) -> Iterator[Sample]:
+    """Of the run so far."""
+    row = view.exposed.open_round
+    running = 0 if row is None else row.reports_without_host or 0
+    yield (), view.exposed.run.totals.reports_without_host + running
+
+
+def epsilon(view: RunView) -> Iterator[Sample]:
+    """The newest known."""
+    spent = (row.privacy_epsilon for row in view.rounds_newest_first)
+    return _one(next((epsilon for epsilon in spent if epsilon is not None), None))
+
+
+# --- training metrics ------------------------------------------------------------------------
+
+
+def training(view: RunView) -> Iterator[Sample]:
+    """Each metric from the newest round that has it."""
+    newest: dict[Labels, float] = {}
+    names = view.metric_names
+    for row in view.rounds_newest_first:
+        for labels, value in _metrics_of(row, names):
+            newest.setdefault(labels, value)
+    yield from newest.items()
+
+
+def _metrics_of(row: RoundSummary, names: Labels) -> Iterator[tuple[Labels, float]]:
+    for split, values in (("train", row.train_metrics), ("evaluate", row.evaluate_metrics)):
+        for name in names:
+            if name in values:
+                yield (name, split), values[name]
+
+
+# --- each round ------------------------------------------------------------------------------
+
+
+def of_rounds(
+    value: Callable[[RoundSummary], float | None], factor: float = 1.0
+) -> Callable[[RunView], Iterator[Sample]]:
+    """Samples of one figure over the closed rounds."""
+
+    def samples(view: RunView) -> Iterator[Sample]:
+        return _by_label({str(row.round): value(row) for row in view.exposed.rounds}, factor)
+
+    return samples
+
+
+def round_emissions(view: RunView) -> Iterator[Sample]:
+    """Grams of each closed round."""
+    for row in view.exposed.rounds:
+        parts = (("server", row.server_emissions_kg), ("clients", row.clients_emissions_kg))
+        for component, kg in parts:
+            if kg is not None:
+                yield (str(row.round), component), kg * GRAMS_PER_KG
+
+
+def round_training(view: RunView) -> Iterator[Sample]:
+    """Of each closed round."""
+    names = view.metric_names
+    for row in view.exposed.rounds:
+        for labels, value in _metrics_of(row, names):
+            yield (str(row.round), *labels), value
