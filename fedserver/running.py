@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Final, TypeVar
@@ -20,6 +20,7 @@ from fedserver.artefacts import write_artefacts
 from fedserver.assemble import Server, assemble
 from fedserver.config import ServerConfig
 from fedserver.errors import ConfigError, Problem
+from fedserver.leftovers import deliver, keep
 from fedserver.loop import LoopResult, run_rounds
 from fedserver.model_io import ModelError, load_model
 from fedserver.transport import (
@@ -48,6 +49,10 @@ EXIT_COMPLETED: Final = 0
 EXIT_FAILED: Final = 1
 DISCONNECT_GRACE_S: Final = 5.0
 """How long an ordinary end waits for clients that are still busy."""
+BUSY_S: Final = 0.5
+"""How long one write waits for another process's lock; the writer then tries again."""
+FINAL_WRITE_S: Final = 2.0
+"""How long an ordinary end waits for the store once more, after lingering."""
 SIGNAL_WRITE_S: Final = 1.0
 """How long an end by a signal waits for the store: the process is gone within two seconds."""
 
@@ -106,6 +111,8 @@ class Outcome:
     exit_code: int
     status: RunStatus
     closing: str
+    complete: bool = True
+    """Whether all of the run was in the store when this was said."""
     artefacts: list[Path] = field(default_factory=list)
 
 
@@ -139,7 +146,7 @@ def run_server(
         )
         http = _bind_http(config, store, server)
         _check(server.recorder.start, StoreError, "telemetry.database_url")
-        stack.callback(server.recorder.release)
+        stack.callback(_let_go, config, server)
         stack.push(_finish_as_failed(server))
         stack.callback(http.stop)
         http.start()
@@ -164,6 +171,8 @@ def run_server(
         (on_ended or _log_end)(outcome, store)
         if not stop.is_set:
             _linger(config, stop, metrics_url)
+        if not outcome.complete and server.recorder.delivered(0.0 if stop.is_set else FINAL_WRITE_S):
+            outcome = _tell_again(config, store, server, outcome, result)
         return outcome
 
 
@@ -172,8 +181,11 @@ def run_server(
 
 def _open_store(config: ServerConfig, stack: ExitStack) -> Store:
     url = config.telemetry.database_url
-    store = _check(lambda: open_store(url), StoreError, "telemetry.database_url")
+    store = _check(
+        lambda: open_store(url, busy_timeout_s=BUSY_S), StoreError, "telemetry.database_url"
+    )
     stack.callback(store.close)
+    deliver(config.model.output_dir, store)
     gone = _check(
         lambda: store.mark_interrupted(utc_now(), is_alive), StoreError, "telemetry.database_url"
     )
@@ -290,9 +302,37 @@ def _end(
     server.grid.stop(0.2 if hurried else 0.5)
     run_id = recorder.run.run_id
     paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
+    complete = recorder.delivered()
     closing = _closing(store, run_id)
+    if not complete:
+        left = recorder.undelivered_rounds
+        closing = f"incomplete, {left} round(s) are not in the store yet: {closing}"
     codes = {"completed": EXIT_COMPLETED, "failed": EXIT_FAILED, "interrupted": stop.exit_code}
-    return Outcome(run_id, codes[result.ended], result.ended, closing, paths)
+    return Outcome(run_id, codes[result.ended], result.ended, closing, complete, paths)
+
+
+def _tell_again(
+    config: ServerConfig, store: Store, server: Server, outcome: Outcome, result: LoopResult
+) -> Outcome:
+    """The store has taken what it refused at the end: the artefacts and the total are whole now."""
+    run_id = server.recorder.run.run_id
+    paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
+    whole = replace(outcome, closing=_closing(store, run_id), complete=True, artefacts=paths)
+    logger.info("run %s is in the store now: %s", run_id, whole.closing)
+    return whole
+
+
+def _let_go(config: ServerConfig, server: Server) -> None:
+    """Last of all: keep what the store would not take, and give up the run."""
+    recorder = server.recorder
+    if not recorder.delivered() and (rounds := recorder.leftovers()):
+        try:
+            path = keep(config.model.output_dir / recorder.run.run_id, rounds, recorder.ending)
+        except OSError as error:
+            logger.error("%d round(s) are lost: %s", len(rounds), error)
+        else:
+            logger.warning("%d round(s) are kept in %s for the next start", len(rounds), path)
+    recorder.release()
 
 
 def _log_end(outcome: Outcome, _: Store) -> None:

@@ -76,6 +76,15 @@ def _harmless(
     return call
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended."""
+
+    status: RunStatus
+    ended_at: datetime
+    reason: str | None
+
+
 class RoundRecorder:
     """The record of one run.
 
@@ -101,6 +110,7 @@ class RoundRecorder:
         self.failures = Failures()
         self.names = Names(store.secret)
         self.overhead_s = 0.0
+        self.ending: Ending | None = None
         self.owner = owner or this_process()
         self._rules = rules or Rules()
         self._clock = clock or SystemClock()
@@ -136,8 +146,7 @@ class RoundRecorder:
         began = self.run.started_at.timestamp()
         if self.run.tracked:
             self.meter.start()
-            if not self.meter.wait_ready(METER_START_S):
-                self._meter_failed(MeterError(f"it was not ready after {METER_START_S:g} s"))
+            self.meter.wait_ready(METER_START_S)  # what is wrong, the first reading says
         factors = dataclasses.replace(
             self.run.factors, server_sensor=self.meter.sensor, server_scope=self.meter.scope
         )
@@ -181,16 +190,26 @@ class RoundRecorder:
         self._close_round(ended)
         unplaced = self._unplaced
 
+        ended_at = max(self.run.started_at, datetime.fromtimestamp(ended, UTC))
+        self.ending = Ending(status, ended_at, reason)
+
         def last() -> None:
             if unplaced:
                 self.store.add_late_reports(self.run.run_id, unplaced)
-            ended_at = max(self.run.started_at, datetime.fromtimestamp(ended, UTC))
             self.store.finish_run(self.run.run_id, status, ended_at, reason)
 
         if not self._writer.close(timeout_s, last):
             left = self._writer.undelivered_rounds
-            self.failures.note("store", f"{left} round(s) could not be stored before the end")
+            self.failures.note("store", f"{left} round(s) are not stored yet at the end")
         self.meter.stop()
+
+    def delivered(self, timeout_s: float = 0.0) -> bool:
+        """After `finish`: whether all of the run is in the store, waiting for it so long."""
+        return self._writer.wait_done(timeout_s)
+
+    def leftovers(self) -> Sequence[RoundRecord]:
+        """The process is about to go: try no more, and return what is not in the store."""
+        return self._writer.abandon()
 
     @_harmless
     def release(self) -> None:
@@ -356,7 +375,9 @@ class RoundRecorder:
             draft.ended_at = now
             draft.revision += 1
             revision = draft.revision
-        self._writer.submit(draft.key, lambda: self._make(draft, builder, revision, closed=True))
+        self._writer.submit(
+            draft.key, lambda: self._make(draft, builder, revision, closed=True), closed=True
+        )
 
     def _write_open(self) -> None:
         with self._lock:
@@ -365,7 +386,9 @@ class RoundRecorder:
                 return
             draft.revision += 1
             revision = draft.revision
-        self._writer.submit(draft.key, lambda: self._make(draft, builder, revision, closed=False))
+        self._writer.submit(
+            draft.key, lambda: self._make(draft, builder, revision, closed=False), closed=False
+        )
 
     def _make(
         self, draft: Draft, builder: FactBuilder, revision: int, *, closed: bool

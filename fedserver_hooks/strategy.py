@@ -93,6 +93,7 @@ class EmissionsStrategy(Strategy):
         else:
             self.recorder.finish("completed")
         finally:
+            self.recorder.leftovers()
             self.recorder.release()
         return result
 

@@ -252,7 +252,10 @@ def test_a_store_that_never_works_again_does_not_hold_up_the_end(warnings: Any) 
     begin = time.monotonic()
     book.finish("completed", timeout_s=0.3)
     assert time.monotonic() - begin < 1.5
-    assert any("could not be stored" in r.getMessage() for r in warnings.records)
+    assert any("not stored yet" in r.getMessage() for r in warnings.records)
+    left = book.leftovers()
+    assert [record.round for record in left] == [0, 1]
+    assert all(record.closed for record in left)
 
 
 def test_a_fault_of_ours_in_one_round_does_not_stop_the_next(warnings: Any) -> None:
