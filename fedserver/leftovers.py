@@ -64,11 +64,7 @@ def _deliver(path: Path, store: Store) -> int:
         except RoundConflict as error:  # somebody closed it meanwhile, with less in it
             logger.warning("%s: %s", path, error)
     if records and content["ended_at"] is not None:
-
         ended_at = datetime.fromisoformat(content["ended_at"])
         store.finish_run(records[0].run_id, content["status"], ended_at, content["reason"])
     logger.info("%s: %d round(s) delivered", path, len(records))
     return len(records)
-
-
-

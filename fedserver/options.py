@@ -210,7 +210,7 @@ class TelemetryConfig(Section):
 class ServerConfig(Section):
     """The whole configuration of a server."""
 
-    run_name: Text = "training"
+    run_name: Text = "digits"
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     rounds: Count = 5
     round_timeout_s: Seconds = 600.0

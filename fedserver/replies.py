@@ -210,7 +210,7 @@ def weighted_means(replies: Iterable[Weighted]) -> tuple[dict[str, float], dict[
 
 
 def _mean(column: list[tuple[int, float]]) -> float:
-    # Shares first: a sum of products could leave the range of floats, a mean cannot.
+    # Shares first, and of halves: sums would leave the range of floats, where the mean does not.
     total = sum(weight for weight, _ in column)
     mean = math.fsum(weight / total * (value / 2) for weight, value in column) * 2
     lowest, highest = min(value for _, value in column), max(value for _, value in column)

@@ -27,6 +27,7 @@ from fedserver.transport import (
     AddressError,
     NoInitialModel,
     Stopped,
+    TooFewClients,
     check_address,
     prepare_flower_process,
 )
@@ -171,7 +172,9 @@ def run_server(
         (on_ended or _log_end)(outcome, store)
         if not stop.is_set:
             _linger(config, stop, metrics_url)
-        if not outcome.complete and server.recorder.delivered(0.0 if stop.is_set else FINAL_WRITE_S):
+        if not outcome.complete and server.recorder.delivered(
+            0.0 if stop.is_set else FINAL_WRITE_S
+        ):
             outcome = _tell_again(config, store, server, outcome, result)
         return outcome
 
@@ -245,7 +248,10 @@ def _train(config: ServerConfig, server: Server, arrays: ArrayRecord | None) -> 
     clients = config.clients
     try:
         if arrays is None:
-            logger.info("no model.initial: waiting for a client that has a model")
+            logger.info("no model.initial: a client will be asked for its model")
+            # Only once everybody is there: the first to come may be one without a model.
+            server.grid.require(clients.needed_to_train, clients.wait_timeout_s)
+            server.grid.get_node_ids()
             arrays = server.grid.initial_arrays(config.round_timeout_s)
         return run_rounds(
             server.strategy,
@@ -260,7 +266,7 @@ def _train(config: ServerConfig, server: Server, arrays: ArrayRecord | None) -> 
         )
     except Stopped:
         return LoopResult(arrays=arrays, rounds_played=0, ended="interrupted", reason=None)
-    except NoInitialModel as error:
+    except (NoInitialModel, TooFewClients) as error:
         return LoopResult(arrays=None, rounds_played=0, ended="failed", reason=str(error))
 
 

@@ -40,7 +40,7 @@ class TooFewClients(TransportError):
         self.free = free
         self.required = required
         self.waited_s = waited_s
-        waited = f" after {waited_s:.3g} s" if waited_s >= 0.1 else ""
+        waited = f" after {round(waited_s, 1):g} s" if waited_s >= 0.1 else ""
         super().__init__(f"too few clients: {free} of {required}{waited}")
 
 

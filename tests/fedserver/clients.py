@@ -198,7 +198,10 @@ class ClientThread(AbstractContextManager["ClientThread"]):
 
 
 class ClientProcess(AbstractContextManager["ClientProcess"]):
-    """A client in a process of its own, killed at the end of the ``with`` block if need be."""
+    """A client in a process of its own, killed at the end of the ``with`` block if need be.
+
+    What it logs is shown with a test that fails.
+    """
 
     def __init__(self, address: str, script: Script | None = None) -> None:
         self.process = subprocess.Popen(
@@ -210,11 +213,9 @@ class ClientProcess(AbstractContextManager["ClientProcess"]):
                 (script or Script()).to_json(),
             ],
             cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
         )
 
-    def wait(self, timeout_s: float = 10.0) -> int:
+    def wait(self, timeout_s: float = 30.0) -> int:
         """Wait for its end and return its exit code."""
         return self.process.wait(timeout_s)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import random
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,7 +22,7 @@ from flwr.app import (
 )
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, QFedAvg, Strategy
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedserver.guard import UNUSABLE_REPLY, GuardStrategy
@@ -434,6 +435,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**63 - 1), finite), min_size=1, max_size=20))
+@example([(weight, sys.float_info.max) for weight in (18, 4, 15)])  # shares add up to more than 1
 def test_a_mean_lies_between_its_values(column: list[tuple[int, float]]) -> None:
     """For any weights and any finite values, however large."""
     means, _ = weighted_means(Weighted(weight, {"m": value}) for weight, value in column)

@@ -262,7 +262,7 @@ def test_kill_9_leaves_a_run_that_a_later_start_marks_interrupted(tmp_path: Path
     assert dead.status == "running"
     alive_folder = tmp_path / "alive"
     alive_folder.mkdir()
-    overrides = {"telemetry__database_url": url}
+    overrides: dict[str, Any] = {"telemetry__database_url": url}
     with ServerProcess(alive_folder, 2, **overrides) as alive:
         assert alive.address
         assert dead.run_id in alive.log
@@ -368,7 +368,7 @@ def test_what_the_store_will_not_take_is_kept_and_delivered_by_the_next_start(
     tmp_path: Path,
 ) -> None:
     """The database stays locked to the end: the rounds wait in a file and come in later, whole."""
-    hasty = {"rounds": 2, "telemetry__http__linger_s": 0}
+    hasty: dict[str, Any] = {"rounds": 2, "telemetry__http__linger_s": 0}
     with ServerProcess(tmp_path, 2, **hasty) as server:
         address = server.address
         blocker = sqlite3.connect(tmp_path / "telemetry.db", isolation_level=None)
