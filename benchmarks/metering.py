@@ -20,6 +20,8 @@ from typing import Any
 from codecarbon import OfflineEmissionsTracker
 
 from fedserver_hooks.meter import CodeCarbonMeter
+from fedserver_hooks.phases import PhaseLedger
+from telemetry.domain import ServerPhase
 
 RAM_W = 100.0
 TURNS = 5
@@ -28,6 +30,14 @@ TRAIN_S = 0.15
 """While clients train; then while they evaluate. Above the 50 ms that codecarbon resolves."""
 EVALUATE_S = 0.08
 AGGREGATE_S = 0.02
+PHASES: tuple[tuple[ServerPhase, float], ...] = (
+    ("configure", 0.0),
+    ("wait", TRAIN_S),
+    ("aggregate", AGGREGATE_S),
+    ("idle", 0.0),
+    ("evaluate", EVALUATE_S),
+    ("idle", 0.0),
+)
 JOULES_PER_KWH = 3.6e6
 
 LARGEST_COST_RATIO = 1 / 8
@@ -56,24 +66,26 @@ class Side:
 
 
 def one_meter(side: Side) -> None:
-    """Ours: read at each boundary of phases; those within 50 ms take no new sample."""
+    """Ours: the ledger that the server uses, told of each phase as the server tells it."""
     meter = CodeCarbonMeter(country="ESP", force_ram_power=RAM_W)
     meter.start()
     if not meter.wait_ready(30.0):
         meter.read()  # raises why
-    time.sleep(meter.resolution_s)
-    first, begun = meter.read(), time.perf_counter()
-    for _ in range(ROUNDS_A_TURN):
-        cost = timed(meter.read)
-        time.sleep(TRAIN_S)
-        cost += timed(meter.read)
-        time.sleep(AGGREGATE_S)
-        cost += timed(meter.read)
-        time.sleep(EVALUATE_S)
-        side.seconds_a_round.append(cost + timed(meter.read))
-    used, ended = meter.read().minus(first), time.perf_counter()
-    assert used.ram_kwh is not None
-    side.joules += used.ram_kwh * JOULES_PER_KWH
+    clock = time.perf_counter
+    book = PhaseLedger(meter, clock, on_failure=print)
+    begun = book.enter((0, 1), "setup")
+    for number in range(1, ROUNDS_A_TURN + 1):
+        cost = 0.0
+        for phase, seconds in PHASES:
+            cost += timed(lambda phase=phase: book.enter((number, 1), phase))
+            time.sleep(seconds)
+        side.seconds_a_round.append(cost)
+    ended = book.leave()
+    keys = [(number, 1) for number in range(ROUNDS_A_TURN + 1)]
+    for key in keys:
+        book.settle(key)
+    laps = [lap for key in keys for lap in book.laps(key)]
+    side.joules += sum(lap.ram_kwh or 0.0 for lap in laps) * JOULES_PER_KWH
     side.wall_s += ended - begun
     meter.stop()  # it would keep the other ways from logging
 

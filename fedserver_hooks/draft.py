@@ -88,8 +88,9 @@ class Draft:
     started_at: float
     ended_at: float | None = None
     events: list[Event] = field(default_factory=list)
-    train_metrics: dict[str, float] = field(default_factory=dict)
-    evaluate_metrics: dict[str, float] = field(default_factory=dict)
+    train_metrics: Mapping[str, Any] | None = None
+    """As the strategy returned them; the writer picks the numbers out."""
+    evaluate_metrics: Mapping[str, Any] | None = None
     aggregated: bool = False
     failure: str | None = None
     interrupted: bool = False

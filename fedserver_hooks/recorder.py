@@ -250,22 +250,35 @@ class RoundRecorder:
 
     @_harmless
     def aggregated(self, arrived: bool, metrics: Mapping[str, Any] | None) -> None:
-        """Aggregation has ended; ``arrived`` says whether there is a new model."""
+        """Aggregation has ended; ``arrived`` says whether there is a new model. The server is idle."""
         with self._lock:
             draft = self._draft
-            if draft is not None:
-                draft.aggregated = arrived
-                draft.train_metrics = numbers_in(metrics)
-                if not arrived and draft.failure is None:
-                    draft.failure = "nothing was aggregated"
-        self._write_open()
+            if draft is None:
+                return
+            draft.aggregated = arrived
+            draft.train_metrics = metrics
+            if not arrived and draft.failure is None:
+                draft.failure = "nothing was aggregated"
+        self._enter(draft.key, "idle")
+
+    @_harmless
+    def evaluating(self) -> None:
+        """Evaluation begins. What training came to is stored meanwhile."""
+        with self._lock:
+            draft = self._draft
+        if draft is not None:
+            self._enter(draft.key, "evaluate")
+            self._write_open()
 
     @_harmless
     def evaluated(self, metrics: Mapping[str, Any] | None) -> None:
-        """Evaluation has ended."""
+        """Evaluation has ended; the server is idle."""
         with self._lock:
-            if self._draft is not None:
-                self._draft.evaluate_metrics = numbers_in(metrics)
+            draft = self._draft
+            if draft is None:
+                return
+            draft.evaluate_metrics = metrics
+        self._enter(draft.key, "idle")
         self._write_open()
 
     @_harmless
@@ -313,8 +326,14 @@ class RoundRecorder:
 
     @_harmless
     def replies(self, phase: Phase, replies: Sequence[ReplyParts]) -> None:
-        """Replies are here, with the reports taken out."""
-        self._append(Replied(phase, replies, self._clock()))
+        """Replies are here, with the reports taken out. After those to training comes aggregation."""
+        with self._lock:
+            draft = self._draft
+            if draft is None:
+                return
+        if phase == "train":
+            self._enter(draft.key, "aggregate")
+        draft.events.append(Replied(phase, replies, self._clock()))
 
     @_harmless
     def late(
@@ -398,7 +417,7 @@ class RoundRecorder:
             self._ledger.settle(draft.key)
         builder.fold()
         with self._lock:
-            metrics = dict(draft.train_metrics), dict(draft.evaluate_metrics)
+            metrics = numbers_in(draft.train_metrics), numbers_in(draft.evaluate_metrics)
             reason = draft.failure
         status = status_of(draft, builder, closed=closed)
         record = account(

@@ -117,7 +117,6 @@ class EmissionsStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The inner strategy's result, after the reports were taken out of the replies."""
-        self.recorder.enter("aggregate")
         replies = self._take_reports("train", replies)
         try:
             arrays, metrics = self.strategy.aggregate_train(server_round, replies)
@@ -125,14 +124,13 @@ class EmissionsStrategy(Strategy):
             self.recorder.round_failed(f"aggregation failed: {_words(error)}")
             raise
         self.recorder.aggregated(arrays is not None, metrics)
-        self.recorder.enter("idle")
         return arrays, metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The inner strategy's messages."""
-        self.recorder.enter("evaluate")
+        self.recorder.evaluating()
         return self._configure("evaluate", server_round, arrays, config, grid)
 
     def aggregate_evaluate(
@@ -141,7 +139,6 @@ class EmissionsStrategy(Strategy):
         """The inner strategy's result, after the reports were taken out of the replies."""
         replies = self._take_reports("evaluate", replies)
         metrics = self.strategy.aggregate_evaluate(server_round, replies)
-        self.recorder.enter("idle")
         self.recorder.evaluated(metrics)
         return metrics
 

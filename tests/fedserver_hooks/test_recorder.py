@@ -28,17 +28,15 @@ def play(book: RoundRecorder, clock: HandClock, rounds: int = 3) -> None:
         book.sent("train", [1, 2])
         book.enter("wait")
         clock.advance(10)
-        book.enter("aggregate")
         book.replies(
             "train",
             [(1, {"emissions_kg": 0.001}, {"num-examples": 30}), (2, None, {"num-examples": 10})],
         )
         clock.advance(0.5)
         book.aggregated(True, {"loss": 1.0 / number})
-        book.enter("evaluate")
+        book.evaluating()
         clock.advance(5)
         book.evaluated({"accuracy": number / 10})
-        book.enter("idle")
 
 
 def test_the_rounds_add_up_to_the_run() -> None:
