@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def one_meter(side: Side) -> None:
     for number in range(1, ROUNDS_A_TURN + 1):
         cost = 0.0
         for phase, seconds in PHASES:
-            cost += timed(lambda phase=phase: book.enter((number, 1), phase))
+            cost += timed(partial(book.enter, (number, 1), phase))
             time.sleep(seconds)
         side.seconds_a_round.append(cost)
     ended = book.leave()

@@ -19,6 +19,7 @@ from fedserver_hooks.draft import ReplyParts
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.wire import RUN_ID_KEY, take_report
 from telemetry.domain import Phase
+from telemetry.errors import TelemetryError
 
 if TYPE_CHECKING:
     from telemetry.store import Store
@@ -187,4 +188,6 @@ class EmissionsStrategy(Strategy):
 
 def _words(error: Exception) -> str:
     text = str(error).strip()
+    if isinstance(error, TelemetryError):  # ours are sentences
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

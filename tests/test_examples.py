@@ -24,8 +24,8 @@ def commands() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
         for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
-            for line in re.findall(r"^\$ (fedserver [^\n#]*)", block, re.MULTILINE):
-                found.append((page.name, line.strip()))
+            lines = re.findall(r"^\$ (fedserver [^\n#]*)", block, re.MULTILINE)
+            found += [(page.name, line.strip()) for line in lines]
     return found
 
 
