@@ -38,6 +38,10 @@ from flwr.common import (
 ROOT = Path(__file__).parent.parent.parent
 MAX_HOLD_S = 30.0
 
+_PARSING = threading.Lock()
+"""NumPy reads an array's header with ``ast``, which in CPython 3.11 fails now and then when several
+threads parse at once ("AST constructor recursion depth mismatch", python/cpython issue 106905)."""
+
 Behaviour = Literal[
     "good",
     "hang",  # for `hang_s`, or until the thread's `release` is set; then good
@@ -122,7 +126,9 @@ class _Training(Client):
 
 
 def _answer(does: Behaviour, sent: Parameters, add: float) -> Parameters:
-    layers = [layer + np.asarray(add, layer.dtype) for layer in parameters_to_ndarrays(sent)]
+    with _PARSING:
+        received = parameters_to_ndarrays(sent)
+    layers = [layer + np.asarray(add, layer.dtype) for layer in received]
     match does:
         case "nan":
             layers[0].flat[0] = np.nan
