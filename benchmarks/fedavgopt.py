@@ -64,7 +64,10 @@ def main() -> int:
     shares = np.linspace(1, 3, CLIENTS)
     shares /= shares.sum()
     found = search(Products.of(narrow), shares)  # also warms up
-    agree = abs(Objective(Products.of(narrow), shares)(found.factors) / direct(wide, shares, found.factors) - 1)
+    agree = abs(
+        Objective(Products.of(narrow), shares)(found.factors) / direct(wide, shares, found.factors)
+        - 1
+    )
     assert agree < 1e-9, "both sides must compute the same thing"
     ours, evaluation = [], []
     for _ in range(REPETITIONS):
@@ -77,9 +80,13 @@ def main() -> int:
     fast = statistics.median(ours)
     slow = statistics.median(evaluation) * found.evaluations
     ratio = slow / fast
-    print(f"{CLIENTS} clients, {PARAMETERS:,} parameters, {LAYERS} layers, {found.evaluations} evaluations")
+    print(
+        f"{CLIENTS} clients, {PARAMETERS:,} parameters, {LAYERS} layers, {found.evaluations} evaluations"
+    )
     print(f"ours   {fast * 1e3:9.1f} ms, products and search")
-    print(f"direct {slow * 1e3:9.1f} ms, extrapolated from {statistics.median(evaluation) * 1e3:.1f} ms")
+    print(
+        f"direct {slow * 1e3:9.1f} ms, extrapolated from {statistics.median(evaluation) * 1e3:.1f} ms"
+    )
     print(f"ratio  {ratio:9.0f}     at least {LEAST:.0f}: {'ok' if ratio >= LEAST else 'MISSED'}")
     return int(ratio < LEAST)
 

@@ -65,9 +65,7 @@ class FactorSearch(FedAvg):
         return found.factors
 
 
-def _layers(
-    models: Sequence[ArrayRecord], names: Sequence[str]
-) -> Iterator[list[NDArray[Any]]]:
+def _layers(models: Sequence[ArrayRecord], names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
     """One layer after the other, each as its clients' arrays; one is held at a time."""
     for name in names:
         yield [model[name].numpy() for model in models]

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class FedAdagradConfig(StrategyConfig):
     """Adagrad on the server: the second moment only grows, so steps become smaller."""
 
-    summary: ClassVar[str] = "Adagrad on the server: steps become smaller with the sum of squared updates."
+    summary: ClassVar[str] = (
+        "Adagrad on the server: steps become smaller with the sum of squared updates."
+    )
     paper: ClassVar[str] = PAPER
 
     name: Literal["FedAdagrad"] = "FedAdagrad"

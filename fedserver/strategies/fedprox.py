@@ -25,9 +25,9 @@ class FedProxConfig(StrategyConfig):
     paper: ClassVar[str] = "https://arxiv.org/abs/1812.06127"
 
     name: Literal["FedProx"] = "FedProx"
-    proximal_mu: Annotated[float, Field(ge=0, description="weight of the clients' proximal term")] = (
-        1.0
-    )
+    proximal_mu: Annotated[
+        float, Field(ge=0, description="weight of the clients' proximal term")
+    ] = 1.0
 
     def notes(self, trained: int) -> Iterator[str]:  # noqa: ARG002
         """Without its term it is FedAvg."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class FedYogiConfig(StrategyConfig):
     """Yogi on the server: Adam whose second moment changes only little in one round."""
 
-    summary: ClassVar[str] = "Yogi on the server: as FedAdam, with a second moment that changes slowly."
+    summary: ClassVar[str] = (
+        "Yogi on the server: as FedAdam, with a second moment that changes slowly."
+    )
     paper: ClassVar[str] = PAPER
 
     name: Literal["FedYogi"] = "FedYogi"

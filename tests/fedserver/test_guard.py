@@ -6,7 +6,7 @@ import math
 import pickle
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from flwr.serverapp.strategy import FedAvg, QFedAvg, Strategy
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fedserver.guard import UNUSABLE_REPLY, GuardStrategy
+from fedserver.guard import UNUSABLE_REPLY, GuardStrategy, Heard
 from fedserver.replies import MAX_OPTIONAL_METRICS, Weighted, weighted_means
 from tests.fedserver.fakes import (
     NODES,
@@ -47,14 +47,17 @@ class Guarded:
     def __init__(self, strategy: Strategy, **options: Any) -> None:
         self.failures: dict[int, str] = {}
         self.round_failures: list[str] = []
-        self.metrics: dict[str, tuple[dict[str, float], dict[str, int]]] = {}
+        self.metrics: dict[str, tuple[Mapping[str, float], Mapping[str, int]]] = {}
         self.guard = GuardStrategy(
             strategy,
             failed=self.failures.__setitem__,
             round_failed=self.round_failures.append,
-            metrics=lambda phase, values, senders: self.metrics.update({phase: (values, senders)}),
+            metrics=self._hear,
             **options,
         )
+
+    def _hear(self, heard: Heard) -> None:
+        self.metrics[heard.phase] = (heard.values, heard.senders)
 
     def train(
         self,
