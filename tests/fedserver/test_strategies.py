@@ -23,8 +23,9 @@ from fedserver.strategies.fedopt import FedOptConfig
 from fedserver.strategies.state import State, StateError, load_state_of, state_of
 from fedserver_hooks.strategy import EmissionsStrategy
 from telemetry.store.memory import InMemoryStore
-from tests.fedserver.clients import ROOT
+from tests.fedserver.clients import ROOT, Script
 from tests.fedserver.fakes import FakeGrid, ask, bytes_of, evaluated, model, trained, values_of
+from tests.fedserver.servers import train
 from tests.fedserver.test_guard import Guarded, _replies
 from tests.fedserver_hooks.fakes import recorder
 
@@ -192,6 +193,33 @@ def test_integer_layers_stay_integers(config: StrategyConfig) -> None:
     assert result.arrays is not None
     assert result.arrays["count"].numpy().dtype == np.int64
     assert values_of(result.arrays)["w"] != values_of(arrays)["w"]
+
+
+@pytest.mark.parametrize("config", [configured(config) for config in STRATEGIES], ids=names())
+def test_each_trains_over_sockets(config: StrategyConfig, tmp_path: Path) -> None:
+    """From options as text to a trained model, with ordinary clients and their reports."""
+    scripts = [
+        Script(
+            add=0.5 + number / 10,
+            examples=10 + number,
+            metrics={"train_loss": 1.0 + number, "emissions": 1e-6},
+            echo=("proximal_mu", "proximal-mu"),
+        )
+        for number in range(fleet_of(config))
+    ]
+    options = {f"strategy__{key}": str(value) for key, value in config.model_dump().items()}
+    done = train(tmp_path, scripts, **options)
+    assert done.outcome.exit_code == 0
+    assert [row.status for row in done.rounds] == ["completed"] * 3
+    assert done.run.info.strategy == config.name
+    for row in done.rounds[1:]:
+        assert row.reported == len(scripts)
+        mu = getattr(config, "proximal_mu", None)
+        echoed = (
+            row.train_metrics.get("proximal_mu-echo"),
+            row.train_metrics.get("proximal-mu-echo"),
+        )
+        assert echoed == (mu, mu)
 
 
 # --- states -------------------------------------------------------------------------------------
