@@ -207,7 +207,7 @@ def test_each_trains_over_sockets(config: StrategyConfig, tmp_path: Path) -> Non
         )
         for number in range(fleet_of(config))
     ]
-    options = {f"strategy__{key}": str(value) for key, value in config.model_dump().items()}
+    options: dict[str, Any] = {f"strategy__{k}": str(v) for k, v in config.model_dump().items()}
     done = train(tmp_path, scripts, **options)
     assert done.outcome.exit_code == 0
     assert [row.status for row in done.rounds] == ["completed"] * 3
