@@ -14,6 +14,7 @@ from flwr.app import Message
 
 from fedserver.config import ServerConfig
 from fedserver.guard import GuardStrategy
+from fedserver.metrics_log import MetricsLog
 from fedserver.transport import BidiGrid
 from fedserver_hooks.clock import Clock, SystemClock
 from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
@@ -93,6 +94,14 @@ def assemble(
             if config.track_emissions
             else NullMeter()
         )
+    needed = config.strategy.needs_metrics
+    metrics_log = MetricsLog(name for name in config.metrics if name not in needed)
+
+    def round_closed(record: RoundRecord) -> None:
+        metrics_log.closed(record)
+        if on_round_closed is not None:
+            on_round_closed(record)
+
     recorder = new_recorder(
         store,
         strategy=config.strategy.name,
@@ -113,7 +122,7 @@ def assemble(
         ),
         meter=meter,
         clock=clock,
-        on_round_closed=on_round_closed,
+        on_round_closed=round_closed,
     )
 
     def failed(node: int, reason: str) -> None:
@@ -138,7 +147,10 @@ def assemble(
             inner,
             failed=failed,
             round_failed=round_failed,
-            needs_metrics=config.strategy.needs_metrics,
+            metrics=metrics_log.heard,
+            needs_metrics=needed,
+            wanted=config.metrics,
+            remembers=inner,
         ),
         recorder,
     )

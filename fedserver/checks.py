@@ -70,10 +70,12 @@ def wrong_values(error: ValidationError, given: Layer) -> list[Problem]:
 def _wrong_value(details: ErrorDetails, given: Layer) -> Problem:
     kind, context = details["type"], details.get("ctx", {})
     path = _path(details["loc"])
-    if kind == "extra_forbidden":
-        return Problem(path, f"unknown key{_near_key(path)}", given.source(path))
     if path in ("strategy", "strategy.name"):
         return _wrong_strategy(given)
+    if path.startswith("strategy.") and kind in ("extra_forbidden", "missing"):
+        return _wrong_option(path, kind, given)
+    if kind == "extra_forbidden":
+        return Problem(path, f"unknown key{_near_key(path)}", given.source(path))
     phrase = _PHRASES.get(kind)
     says = phrase.format(**context) if phrase else details["msg"]
     return Problem(path, f"{shown(path, details['input'])} {says}", given.source(path))
@@ -120,6 +122,29 @@ def _wrong_strategy(given: Layer) -> Problem:
         f"{shown('strategy.name', name)} is no strategy; {hint}{choices}",
         given.source("strategy.name"),
     )
+
+
+def _wrong_option(path: str, kind: str, given: Layer) -> Problem:
+    """A strategy's option that is not its own, or that it cannot do without."""
+    name = str(_value(given.values, "strategy.name"))
+    config = strategies.named(name)
+    key = path.rpartition(".")[2]
+    fields = {} if config is None else config.model_fields
+    if kind == "missing":
+        means = fields[key].description if key in fields else None
+        text = f"is missing; {name} has no default for it ({means})"
+        return Problem(path, text, given.source("strategy.name"))
+    own = [field for field in fields if field != "name"]
+    near = get_close_matches(key, own, n=1, cutoff=0.5)
+    others = [
+        strategy
+        for strategy, other in zip(strategies.names(), strategies.STRATEGIES, strict=True)
+        if key in other.model_fields
+    ]
+    hint = f"did you mean strategy.{near[0]}? " if near else ""
+    choices = f"{name} has {', '.join(own)}" if own else f"{name} has no options of its own"
+    elsewhere = f"; {key} is an option of {', '.join(others)}" if others else ""
+    return Problem(path, f"unknown key; {hint}{choices}{elsewhere}", given.source(path))
 
 
 def not_sections(layer: Layer) -> Iterator[Problem]:
@@ -235,18 +260,34 @@ def _files(config: ServerConfig) -> Findings:
         yield "model.output_dir", f"{shown('', output)} is a file, not a directory"
 
 
+def _fleet(config: ServerConfig) -> Findings:
+    strategy = config.strategy
+    trained = config.clients.trained_at_least
+    if trained < strategy.smallest_fleet:
+        yield (
+            "clients.min_fit",
+            (
+                f"{config.clients.min_fit}: {strategy.name} with these options needs "
+                f"{strategy.smallest_fleet} clients in every round ({strategy.fleet_rule}), and a "
+                f"round may train {trained}; choices: {strategy.smallest_fleet} or more"
+            ),
+        )
+
+
 _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
     _country,
     _open_address,
     _open_http,
     _one_port_each,
     _files,
+    _fleet,
 )
 
 
 def notes(config: ServerConfig) -> Iterator[str]:
     """What works, but perhaps otherwise than it reads; fit for a warning at start."""
     clients = config.clients
+    yield from config.strategy.notes(clients.trained_at_least)
     if clients.min_fit > clients.min_available:
         yield (
             f"clients.min_fit {clients.min_fit} is greater than clients.min_available "

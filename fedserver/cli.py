@@ -18,6 +18,7 @@ import typer
 
 from fedserver.errors import ConfigError, Problem
 from fedserver.runs_cli import runs
+from fedserver.strategies_cli import strategies
 from telemetry.errors import TelemetryError
 
 EXIT_WRONG: Final = 2
@@ -32,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(runs, name="runs")
+app.command()(strategies)
 
 ConfigFile = Annotated[
     Path | None,

@@ -124,6 +124,11 @@ class ClientsConfig(Section):
         return max(self.min_available, self.min_fit)
 
     @property
+    def trained_at_least(self) -> int:
+        """Clients that a round trains, at least: more connected clients never make them fewer."""
+        return max(self.min_fit, int(self.needed_to_train * self.fraction_fit))
+
+    @property
     def needed_to_evaluate(self) -> int:
         """Connected clients from which a model can be evaluated; 0 where it never is."""
         return max(self.min_available, self.min_evaluate) if self.fraction_evaluate else 0

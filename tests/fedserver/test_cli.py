@@ -47,11 +47,29 @@ def test_init_writes_a_file_that_check_config_accepts(tmp_path: Path) -> None:
     refused(fedserver("init", cwd=tmp_path), "server.yaml exists", "--force")
 
 
+def test_strategies_are_listed(tmp_path: Path) -> None:
+    """All of them, one of them, and as the documentation has them; no other name."""
+    everything = fedserver("strategies", cwd=tmp_path)
+    assert everything.returncode == 0, everything.stderr
+    for words in ("FedAvgOpt\n", "  proximal_mu  default 1; number, 0 or more", "arxiv.org"):
+        assert words in everything.stdout
+    one = fedserver("strategies", "Krum", cwd=tmp_path).stdout
+    assert one.startswith("Krum\n")
+    assert one in everything.stdout
+    page = fedserver("strategies", "--markdown", cwd=tmp_path).stdout
+    assert page.startswith("### FedAvg\n")
+    refused(
+        fedserver("strategies", "Krun", cwd=tmp_path), '"Krun" is no strategy', "FedAvg, FedProx"
+    )
+
+
 WRONG = {
     "unknown key": ("roundz: 5", ("roundz", "rounds")),
     "wrong type": ("rounds: five", ("rounds", "five")),
     "truth value as number": ("rounds: true", ("rounds",)),
     "unknown strategy": ("strategy: {name: FedAwg}", ("strategy", "FedAwg", "FedAvg")),
+    "another strategy's option": ("strategy: {name: FedAvg, q: 1}", ("strategy.q", "QFedAvg")),
+    "too small a fleet": ("strategy: {name: Bulyan}", ("clients.min_fit", "3 clients")),
     "two-letter country": ("emissions: {country: ES}", ("emissions.country", "ES", "ESP")),
     "no country": ("emissions: {country: XXX}", ("emissions.country", "XXX")),
     "open address": ("server: {address: '0.0.0.0:5000'}", ("server.address", "allow_anonymous")),

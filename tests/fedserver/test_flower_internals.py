@@ -50,6 +50,12 @@ FIELDS = {
     "ClientMessage.EvaluateRes": {"status", "loss", "num_examples", "metrics"},
     "ClientMessage.GetParametersRes": {"status", "parameters"},
 }
+STATE = {
+    "FedAdam": ("m_t", "v_t", "current_arrays"),
+    "FedYogi": ("m_t", "v_t", "current_arrays"),
+    "FedAdagrad": ("m_t", "v_t", "current_arrays"),
+    "FedAvgM": ("momentum_vector", "current_arrays", "server_opt"),
+}
 PUBLIC = ("flwr.app", "flwr.serverapp", "flwr.client", "flwr.clientapp")
 STRATEGY_METHODS = {
     "configure_train": ["self", "server_round", "arrays", "config", "grid"],
@@ -70,6 +76,19 @@ def test_each_internal_of_flower_is_still_there(place: str) -> None:
     else:
         missing = [attribute for attribute in INTERNALS[place] if not hasattr(found, attribute)]
         assert not missing
+
+
+@pytest.mark.parametrize("strategy", STATE)
+def test_a_strategys_memory_is_where_we_look_for_it(strategy: str) -> None:
+    """States of checkpoints are read from these attributes; renamed, they would seem empty."""
+    made = getattr(import_module("flwr.serverapp.strategy"), strategy)()
+    assert [name for name in STATE[strategy] if name not in vars(made)] == []
+
+
+def test_flowers_fedopt_still_has_no_aggregation_of_its_own() -> None:
+    """If it ever gets one, ours should be compared with it."""
+    fedopt = import_module("flwr.serverapp.strategy.fedopt").FedOpt
+    assert "aggregate_train" not in vars(fedopt)
 
 
 @pytest.mark.parametrize("message", FIELDS)
