@@ -18,6 +18,7 @@ import typer
 
 from fedserver.errors import ConfigError, Problem
 from fedserver.runs_cli import runs
+from fedserver.tokens_cli import tokens
 from telemetry.errors import TelemetryError
 
 EXIT_WRONG: Final = 2
@@ -32,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(runs, name="runs")
+app.add_typer(tokens, name="tokens")
 
 ConfigFile = Annotated[
     Path | None,

@@ -36,6 +36,8 @@ _SPELLINGS: Final = (("server-round", "server_round"), ("proximal-mu", "proximal
 """Message-API strategies write the first, clients of `start_client`'s generation read the second."""
 _ANSWER_TO: Final[dict[Phase, str]] = {"train": "fit_res", "evaluate": "evaluate_res"}
 _MAX_REASON_CHARACTERS: Final = 200
+CLIENT_RAISED: Final = "raised "
+"""How `fedserver_hooks.client_start` begins to say why its client fails; the protocol has no code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,10 @@ def _answer(data: bytes, expected: str) -> Any:
     status = answer.status
     if status.code != Code.OK:
         # Not by `serde`: it takes a code that it does not know for OK.
+        if status.message.startswith(CLIENT_RAISED):  # our helper's clients say what it was
+            return Refusal(
+                ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"the client {plain(status.message)}"
+            )
         name = Code.Name(status.code) if status.code in Code.values() else f"code {status.code}"
         said = f": {plain(status.message)}" if status.message else ""
         return Refusal(
