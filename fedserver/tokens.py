@@ -17,7 +17,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -97,7 +97,7 @@ class StoredToken:
     """What is known of a token; all times are UTC."""
 
     label: str
-    digest: bytes
+    digest: bytes = field(repr=False)
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None

@@ -18,6 +18,7 @@ from flwr.common.constant import ErrorCode, SType
 from flwr.proto.transport_pb2 import ClientMessage, Code, Parameters, ServerMessage
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from fedserver_hooks.failing import RAISED
 from fedserver_hooks.wire import RECORD_KEY, Scalar, split_flat
 from telemetry.domain import Phase
 
@@ -36,8 +37,6 @@ _SPELLINGS: Final = (("server-round", "server_round"), ("proximal-mu", "proximal
 """Message-API strategies write the first, clients of `start_client`'s generation read the second."""
 _ANSWER_TO: Final[dict[Phase, str]] = {"train": "fit_res", "evaluate": "evaluate_res"}
 _MAX_REASON_CHARACTERS: Final = 200
-CLIENT_RAISED: Final = "raised "
-"""How `fedserver_hooks.client_start` begins to say why its client fails; the protocol has no code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +164,7 @@ def _answer(data: bytes, expected: str) -> Any:
     status = answer.status
     if status.code != Code.OK:
         # Not by `serde`: it takes a code that it does not know for OK.
-        if status.message.startswith(CLIENT_RAISED):  # our helper's clients say what it was
+        if status.message.startswith(RAISED):  # our helper's clients say what it was
             return Refusal(
                 ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"the client {plain(status.message)}"
             )
