@@ -109,7 +109,7 @@ def _near_key(path: str) -> str:
     near = get_close_matches(path, beside, n=1, cutoff=0.75)
     elsewhere = {other.rpartition(".")[2]: other for other in known if other not in beside}
     near = near or [elsewhere[name] for name in get_close_matches(key, elsewhere, n=1, cutoff=0.8)]
-    if near:
+    if near and section not in keys.OPEN:
         return f"; did you mean {near[0]}?"
     return f"; choices: {', '.join(sorted(other.rpartition('.')[2] for other in beside))}"
 

@@ -155,9 +155,7 @@ TLS_STEPS: Final = ("files", "proxy")
 def _tls(value: object) -> object:
     if isinstance(value, Mapping | TlsFiles) or value in (None, BEHIND_PROXY):
         return value
-    raise PydanticCustomError(
-        "tls", "must be {{certificate, key, ca}}, {proxy} or null", {"proxy": BEHIND_PROXY}
-    )
+    raise PydanticCustomError("tls", "must be {certificate, key, ca}, terminated-by-proxy or null")
 
 
 Tls = Annotated[
