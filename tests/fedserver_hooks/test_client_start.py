@@ -323,18 +323,20 @@ def test_a_gate_that_cannot_say_is_asked_again(stack: ExitStack, gate: Listening
 
 
 def test_a_failing_client_says_why_and_raises(stack: ExitStack, gate: Listening) -> None:
-    """The server has the reason, the process its exception; the other client is not touched."""
+    """The server has the reason, the process its exception, soon; the other one is not touched."""
     grid = serve(stack, gate)
     client = stack.enter_context(HelperThread(grid.address, Script(fit="raise"), max_wait_time=60))
     grid.require(1, 10)
     grid.get_node_ids()
     stack.enter_context(HelperThread(grid.address))
+    begin = time.monotonic()
     failed, good = train(grid, 2)
     assert failed.error.reason == "the client raised RuntimeError: told to raise"
     assert good.has_content()
     error = client.wait()
     assert isinstance(error, RuntimeError)
     assert str(error) == "told to raise"
+    assert time.monotonic() - begin < 3.0
     grid.require(1, 10)
     wait_until(lambda: grid.get_node_ids() == [2])
 
