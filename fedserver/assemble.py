@@ -15,7 +15,7 @@ from flwr.app import Message
 from fedserver.config import ServerConfig
 from fedserver.guard import GuardStrategy
 from fedserver.metrics_log import MetricsLog
-from fedserver.transport import BidiGrid
+from fedserver.transport import BidiGrid, Certificates, Gate
 from fedserver_hooks.clock import Clock, SystemClock
 from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
 from fedserver_hooks.recorder import RoundRecorder
@@ -40,14 +40,21 @@ class Server:
 class Bridge:
     """Hands what the transport sees to the recorder, and to the log what an operator wants to know."""
 
-    def __init__(self, recorder: RoundRecorder) -> None:
+    def __init__(
+        self, recorder: RoundRecorder, *, behind_proxy: bool = False, labelled: bool = False
+    ) -> None:
         self._recorder = recorder
+        self._behind_proxy = behind_proxy
+        self._labelled = labelled
         self._sent_at: dict[tuple[int, Phase], float] = {}
         self.emissions: EmissionsStrategy | None = None
 
     def connected(self, node: int, name: str, loopback: bool) -> None:
         """A client's stream is open."""
-        self._recorder.seen(node, name, loopback)
+        # A proxy on this machine says nothing of where its clients are.
+        self._recorder.seen(node, name, loopback and not self._behind_proxy)
+        if self._labelled:
+            self._recorder.names.settle(node)
         logger.info("client %s connected", self._recorder.names.name(node))
 
     def disconnected(self, node: int) -> None:
@@ -83,6 +90,8 @@ def assemble(
     *,
     meter: Meter | None = None,
     clock: Clock | None = None,
+    gate: Gate | None = None,
+    certificates: Certificates | None = None,
     on_round_closed: Callable[[RoundRecord], None] | None = None,
 ) -> Server:
     """Everything that a run needs, not yet started. Raises `TelemetryError` or `ValueError`."""
@@ -133,9 +142,11 @@ def assemble(
         logger.warning("the round has no new model: %s; the previous one stands", reason)
         recorder.round_failed(reason)
 
-    bridge = Bridge(recorder)
+    bridge = Bridge(recorder, behind_proxy=config.server.behind_proxy, labelled=gate is not None)
     grid = BidiGrid(
         config.server.address,
+        certificates=certificates,
+        gate=gate,
         max_message_mb=config.server.max_message_mb,
         keepalive_s=config.server.keepalive_s,
         listener=bridge,

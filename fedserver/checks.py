@@ -16,14 +16,17 @@ from pydantic_core import ErrorDetails
 
 from fedserver import keys, options, strategies
 from fedserver.errors import ConfigError, Problem
-from fedserver.options import ServerConfig, split_address
+from fedserver.options import ServerConfig, TlsFiles, split_address
 from fedserver.sources import Layer
+from fedserver.tokens import TokenStore, TokenStoreError
+from fedserver.tokens_file import TokenFile
 from fedserver_hooks.intensity import (
     IntensityTablesMissing,
     UnknownCountry,
     UnknownRegion,
     lookup,
 )
+from telemetry.domain import utc_now
 
 _PASSWORD: Final = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
 _SHOWN_CHARACTERS: Final = 80
@@ -76,6 +79,8 @@ def _wrong_value(details: ErrorDetails, given: Layer) -> Problem:
         return _wrong_option(path, kind, given)
     if kind == "extra_forbidden":
         return Problem(path, f"unknown key{_near_key(path)}", given.source(path))
+    if kind == "missing":
+        return Problem(path, "is missing", given.source(path))
     phrase = _PHRASES.get(kind)
     says = phrase.format(**context) if phrase else details["msg"]
     return Problem(path, f"{shown(path, details['input'])} {says}", given.source(path))
@@ -83,8 +88,10 @@ def _wrong_value(details: ErrorDetails, given: Layer) -> Problem:
 
 def _path(location: Sequence[int | str]) -> str:
     """Dotted path of an option, without the steps that pydantic takes inside one."""
-    known = {*keys.SECTIONS, *keys.OPTIONS}
+    known = {*keys.SECTIONS, *keys.OPTIONS, *keys.INSIDE}
     steps = [str(step) for step in location]
+    if steps[:2] == ["server", "tls"] and steps[2:3] and steps[2] in options.TLS_STEPS:
+        del steps[2]
     if steps[0] == "strategy" and len(steps) > 2:  # the name of the strategy, as a step of its own
         steps = [steps[0], steps[-1]]
     whole = ".".join(steps)
@@ -92,19 +99,19 @@ def _path(location: Sequence[int | str]) -> str:
         path = ".".join(steps[:count])
         if path in known:
             # What follows a section is a key of the user's; what follows an option is inside it.
-            return whole if path in keys.SECTIONS else path
+            return whole if path in keys.SECTIONS or path in keys.OPEN else path
     return whole
 
 
 def _near_key(path: str) -> str:
     """The nearest key beside it, else the same key elsewhere, else every key beside it."""
     section, _, key = path.rpartition(".")
-    known = (*keys.SECTIONS, *keys.OPTIONS)
+    known = (*keys.SECTIONS, *keys.OPTIONS, *keys.INSIDE)
     beside = [other for other in known if other.rpartition(".")[0] == section]
     near = get_close_matches(path, beside, n=1, cutoff=0.75)
     elsewhere = {other.rpartition(".")[2]: other for other in known if other not in beside}
     near = near or [elsewhere[name] for name in get_close_matches(key, elsewhere, n=1, cutoff=0.8)]
-    if near:
+    if near and section not in keys.OPEN:
         return f"; did you mean {near[0]}?"
     return f"; choices: {', '.join(sorted(other.rpartition('.')[2] for other in beside))}"
 
@@ -217,10 +224,44 @@ def _open_address(config: ServerConfig) -> Findings:
             "server.address",
             (
                 f"{shown('', server.address)} is open to other machines and server.auth is none: "
-                "anybody could train along; choices: server.allow_anonymous: true, or a loopback "
-                "address such as 127.0.0.1:5000"
+                "anybody could train along; choices: server.auth: tokens, "
+                "server.allow_anonymous: true, or a loopback address such as 127.0.0.1:5000"
             ),
         )
+
+
+def _tokens(config: ServerConfig) -> Findings:
+    server = config.server
+    host, _ = split_address(server.address)
+    if server.auth == "none":
+        if server.tokens_file is not None:
+            yield "server.tokens_file", "is not read while server.auth is none; set it to tokens"
+        return
+    if server.tls is None and not is_loopback(host):
+        yield (
+            "server.tls",
+            (
+                f"tokens would travel in plain text to {shown('', server.address)}; choices: "
+                "server.tls: {certificate, key, ca}, server.tls: terminated-by-proxy (an ingress "
+                "before this server ends TLS), or a loopback address such as 127.0.0.1:5000"
+            ),
+        )
+    try:
+        TokenStore(server.tokens_store).stored()
+    except TokenStoreError as error:
+        yield "server.tokens_store", str(error)
+    try:
+        if server.tokens_file is not None:
+            TokenFile(server.tokens_file)
+    except TokenStoreError as error:
+        yield "server.tokens_file", str(error)
+
+
+def _tls(config: ServerConfig) -> Findings:
+    if isinstance(config.server.tls, TlsFiles):
+        from fedserver import tls  # cryptography is loaded only where it is needed
+
+        yield from tls.problems(config.server.tls, utc_now())
 
 
 def _open_http(config: ServerConfig) -> Findings:
@@ -277,6 +318,8 @@ def _fleet(config: ServerConfig) -> Findings:
 _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
     _country,
     _open_address,
+    _tokens,
+    _tls,
     _open_http,
     _one_port_each,
     _files,

@@ -19,6 +19,7 @@ import typer
 from fedserver.errors import ConfigError, Problem
 from fedserver.runs_cli import runs
 from fedserver.strategies_cli import strategies
+from fedserver.tokens_cli import tokens
 from telemetry.errors import TelemetryError
 
 EXIT_WRONG: Final = 2
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(runs, name="runs")
 app.command()(strategies)
+app.add_typer(tokens, name="tokens")
 
 ConfigFile = Annotated[
     Path | None,

@@ -15,16 +15,22 @@ from typing import Final, TypeVar
 
 import numpy as np
 from flwr.app import ArrayRecord
+from prometheus_client import Counter
 
 from fedserver.artefacts import write_artefacts
 from fedserver.assemble import Server, assemble
 from fedserver.config import ServerConfig
 from fedserver.errors import ConfigError, Problem
+from fedserver.gate import TokenGate
 from fedserver.leftovers import deliver, keep
 from fedserver.loop import LoopResult, run_rounds
 from fedserver.model_io import ModelError, load_model
+from fedserver.options import TlsFiles
+from fedserver.tokens import TokenStore, TokenStoreError
+from fedserver.tokens_file import TokenFile
 from fedserver.transport import (
     AddressError,
+    Certificates,
     NoInitialModel,
     Stopped,
     TooFewClients,
@@ -38,7 +44,7 @@ from telemetry.domain import RoundRecord, RunStatus, utc_now
 from telemetry.errors import HttpAddressError, StoreError, TelemetryError
 from telemetry.exporters.prometheus import EmissionsCollector, metrics_registry
 from telemetry.lease import is_alive
-from telemetry.service.app import create_app
+from telemetry.service.app import auth_failures_counter, create_app
 from telemetry.service.server import EmbeddedHttp
 from telemetry.store import Store, open_store
 
@@ -140,12 +146,22 @@ def run_server(
         if config.seed is not None:
             random.seed(config.seed)
             np.random.seed(config.seed)
+        refusals = auth_failures_counter()
+        gate = _gate(config, refusals)
+        certificates = _certificates(config)
         server = _check(
-            lambda: assemble(config, store, meter=meter, on_round_closed=_log_round(config)),
+            lambda: assemble(
+                config,
+                store,
+                meter=meter,
+                gate=gate,
+                certificates=certificates,
+                on_round_closed=_log_round(config),
+            ),
             TelemetryError,
             "emissions",
         )
-        http = _bind_http(config, store, server)
+        http = _bind_http(config, store, server, refusals)
         _check(server.recorder.start, StoreError, "telemetry.database_url")
         stack.callback(_let_go, config, server)
         stack.push(_finish_as_failed(server))
@@ -153,6 +169,8 @@ def run_server(
         http.start()
         metrics_url = f"{http.url}/metrics"
         server.grid.start()
+        if gate is not None:
+            stack.enter_context(gate.watching(server.grid.expel))
         stop.tell(server.grid.request_stop)
         logger.info(
             "run %s (%s): clients may connect to %s; metrics at %s",
@@ -213,7 +231,46 @@ def _check_output(folder: Path) -> None:
     _check(probe, OSError, "model.output_dir")
 
 
-def _bind_http(config: ServerConfig, store: Store, server: Server) -> EmbeddedHttp:
+def _gate(config: ServerConfig, refusals: Counter) -> TokenGate | None:
+    """Who may connect; None where everybody may."""
+    path = config.server.tokens_file
+    if config.server.auth == "none":
+        return None
+    file = (
+        None
+        if path is None
+        else _check(lambda: TokenFile(path), TokenStoreError, "server.tokens_file")
+    )
+    gate = TokenGate(TokenStore(config.server.tokens_store), file, refused=refusals.inc)
+    now = utc_now()
+    tokens = _check(gate.tokens, TokenStoreError, "server.tokens_store")
+    valid = sum(token.problem(now) is None for token in tokens)
+    if valid:
+        logger.info("clients need a token; %d hold", valid)
+    else:
+        logger.warning(
+            "clients need a token and there is none: fedserver tokens create --label NAME --store %s",
+            config.server.tokens_store,
+        )
+    return gate
+
+
+def _certificates(config: ServerConfig) -> Certificates | None:
+    """What the port needs for TLS; None where it speaks plain HTTP/2."""
+    if not isinstance(config.server.tls, TlsFiles):
+        return None
+    from fedserver import tls  # cryptography is loaded only where it is needed
+
+    files = config.server.tls
+    loaded = _check(lambda: tls.load(files, utc_now()), tls.TlsError, "server.tls")
+    if (loaded.expires_at - utc_now()).days < tls.WARN_DAYS:
+        logger.warning("%s expires on %s", files.certificate, f"{loaded.expires_at:%Y-%m-%d}")
+    return loaded.authority, loaded.certificate, loaded.key
+
+
+def _bind_http(
+    config: ServerConfig, store: Store, server: Server, refusals: Counter
+) -> EmbeddedHttp:
     http = config.telemetry.http
     collector = EmissionsCollector(
         store,
@@ -227,6 +284,7 @@ def _bind_http(config: ServerConfig, store: Store, server: Server) -> EmbeddedHt
         read_token=http.read_token(),
         bind_host=http.host,
         allowed_hosts=http.allowed_hosts,
+        auth_failures=refusals,
     )
     return _check(
         lambda: EmbeddedHttp(app, http.host, http.port), HttpAddressError, "telemetry.http.port"

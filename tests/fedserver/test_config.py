@@ -373,9 +373,6 @@ def test_what_cannot_work_is_refused(load: Load, text: str, message: str) -> Non
     ("path", "value"),
     [
         ("privacy", {"mechanism": "central-dp"}),
-        ("server.auth", "tokens"),
-        ("server.tls", "terminated-by-proxy"),
-        ("server.tokens_file", "t"),
         ("emissions.server_scope", "allocation"),
         ("emissions.server_scope", "process"),
         ("emissions.network_kwh_per_gb", 0.06),

@@ -22,6 +22,14 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "flwr.common.constant:SType": ("NUMPY",),
     "flwr.common.serde:metrics_to_proto": ("metrics",),
+    # by fedserver_hooks.client_start, which replaces it
+    "flwr.compat.client.grpc_client.connection:create_channel": (
+        "server_address",
+        "insecure",
+        "root_certificates",
+        "max_message_length",
+        "interceptors",
+    ),
     "flwr.proto.transport_pb2:ClientMessage": (
         "FromString",
         "FitRes",
