@@ -74,8 +74,14 @@ class PhaseLedger:
         self._last: tuple[float, Reading] | None = None
         self._sums: dict[RoundKey, dict[ServerPhase, _Sum]] = {}
 
-    def enter(self, key: RoundKey, phase: ServerPhase, now: float | None = None) -> float:
-        """Leave the phase so far and enter another; returns the instant, epoch seconds."""
+    def enter(
+        self, key: RoundKey, phase: ServerPhase, now: float | None = None, *, read: bool = True
+    ) -> float:
+        """Leave the phase so far and enter another; returns the instant, epoch seconds.
+
+        ``read=False`` leaves the reading that is due to a `settle` that follows at once, in another
+        thread: it is then split at this instant, and costs the training nothing.
+        """
         with self._lock:
             instant = self._clock() if now is None else now
             self._leave(instant)
@@ -83,7 +89,7 @@ class PhaseLedger:
             # Going idle is followed at once by something else, as a rule; one reading there serves
             # both boundaries. Where idling was long the last time, it gets a reading of its own.
             skip = phase == "idle" and self._idle_is_short
-            if not skip and self._due(instant):
+            if read and not skip and self._due(instant):
                 self._read()
             return instant
 

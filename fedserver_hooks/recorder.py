@@ -236,7 +236,8 @@ class RoundRecorder:
         if known:
             return
         self._writer.barrier(BARRIER_S)
-        now = self._enter(key, "configure")
+        # The writer, which closes the round before, reads the meter: not on the training's time.
+        now = self._enter(key, "configure", read=False)
         self._close_round(now)
         self._open_round(key, now)
 
@@ -369,8 +370,10 @@ class RoundRecorder:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _enter(self, key: RoundKey, phase: ServerPhase) -> float:
-        return self._ledger.enter(key, phase) if self.run.tracked else self._clock()
+    def _enter(self, key: RoundKey, phase: ServerPhase, *, read: bool = True) -> float:
+        if not self.run.tracked:
+            return self._clock()
+        return self._ledger.enter(key, phase, read=read)
 
     def _append(self, event: Event) -> bool:
         with self._lock:
