@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -20,7 +21,11 @@ def require_tool(name: str) -> str:
     found = shutil.which(name) or shutil.which(name, path=str(_UNPACKED))
     if found is not None:
         return found
-    message = f"{name} is not installed; `.ci/debian-tools` fetches it"
+    return missing(f"{name} is not installed; `.ci/debian-tools` fetches it")
+
+
+def missing(message: str) -> NoReturn:
+    """Skip the test for want of something; with ``CI=true`` fail it."""
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)

@@ -22,6 +22,7 @@ from tests.fedserver.clients import ROOT, Script
 from tests.fedserver.helper_clients import GRPC_RACE, HelperThread, TlsProxy
 from tests.fedserver.pki import make_files
 from tests.fedserver.servers import WATTS, ServerProcess, settings
+from tests.tools import missing
 
 pytestmark = pytest.mark.filterwarnings(GRPC_RACE)
 GOOD = Script(metrics={"emissions": 1e-7})
@@ -211,7 +212,7 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     if installed.returncode != 0:
-        pytest.skip("the package index has no Flower 1.13.1 or ai4flwr 0.2.0 for this Python")
+        missing("the package index has no Flower 1.13.1 or ai4flwr 0.2.0 for this Python")
     return python
 
 
