@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from fedserver_hooks.phases import RoundKey
 from telemetry.accounting import ParticipantFacts, ReceivedReport
-from telemetry.domain import Phase, RoundStatus
+from telemetry.domain import NoiseRecord, Phase, RoundStatus
 from telemetry.reports import ClientReport, RejectedReport, read_report
 
 Node = int | str
@@ -94,6 +94,8 @@ class Draft:
     aggregated: bool = False
     failure: str | None = None
     interrupted: bool = False
+    privacy_epsilon: float | None = None
+    noise: NoiseRecord | None = None
     connected: int | None = None
     revision: int = 0
 

@@ -35,6 +35,7 @@ from fedserver_hooks.meter import Meter, MeterError
 from fedserver_hooks.phases import PhaseLedger, RoundKey
 from telemetry.accounting import RoundFacts, Rules, account
 from telemetry.domain import (
+    NoiseRecord,
     Owner,
     Phase,
     RoundRecord,
@@ -290,6 +291,18 @@ class RoundRecorder:
             if draft is not None and draft.failure is None:
                 draft.failure = reason
 
+    @_harmless
+    def privacy(self, epsilon: float | None, noise: NoiseRecord | None) -> None:
+        """What the run has spent of its privacy so far, and the noise of this round's model.
+
+        ``epsilon`` is shown and exported, ``noise`` only stored; None is "not accounted for" and
+        "nothing was released".
+        """
+        with self._lock:
+            if self._draft is not None:
+                self._draft.privacy_epsilon = epsilon
+                self._draft.noise = noise
+
     # --- clients -------------------------------------------------------------------------------
 
     @_harmless
@@ -422,6 +435,7 @@ class RoundRecorder:
         with self._lock:
             metrics = numbers_in(draft.train_metrics), numbers_in(draft.evaluate_metrics)
             reason = draft.failure
+            epsilon, noise = draft.privacy_epsilon, draft.noise
         status = status_of(draft, builder, closed=closed)
         record = account(
             RoundFacts(
@@ -444,6 +458,8 @@ class RoundRecorder:
                 laps=self._ledger.laps(draft.key),
                 train_metrics=metrics[0],
                 evaluate_metrics=metrics[1],
+                privacy_epsilon=epsilon,
+                noise=noise,
             )
         )
         if closed:

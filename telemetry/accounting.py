@@ -19,6 +19,7 @@ from telemetry.domain import (
     GRAMS_PER_KG,
     Factors,
     Lap,
+    NoiseRecord,
     Outcome,
     ParticipantRecord,
     Phase,
@@ -98,6 +99,8 @@ class RoundFacts:
     laps: Sequence[Lap]
     train_metrics: Mapping[str, float] = field(default_factory=dict)
     evaluate_metrics: Mapping[str, float] = field(default_factory=dict)
+    privacy_epsilon: float | None = None
+    noise: NoiseRecord | None = None
 
 
 def account(facts: RoundFacts) -> RoundRecord:
@@ -135,6 +138,8 @@ def account(facts: RoundFacts) -> RoundRecord:
         laps=laps,
         train_metrics=_bounded(facts.train_metrics),
         evaluate_metrics=_bounded(facts.evaluate_metrics),
+        privacy_epsilon=facts.privacy_epsilon,
+        noise=facts.noise,
     )
 
 

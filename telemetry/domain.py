@@ -206,6 +206,18 @@ class Histogram:
         return sum(self.counts)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseRecord:
+    """The noise that made a round's model private: stored for the operator, in no view or export."""
+
+    __pydantic_config__ = _STRICT
+
+    noise_stdv: NonNegative
+    """Standard deviation of the Gaussian noise on each parameter, in the parameters' own unit."""
+    distance: NonNegative | None = None
+    """The greatest distance between two clients' models, where the mechanism measures it."""
+
+
 class RoundRecord(Record):
     """One attempt at one round, whole: clients, reports, server laps, training metrics.
 
@@ -234,6 +246,8 @@ class RoundRecord(Record):
     train_metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     evaluate_metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     privacy_epsilon: NonNegative | None = None
+    noise: NoiseRecord | None = None
+    """Not in `summary`, and so in nothing that is made of it."""
 
     # --- clients -----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from telemetry.domain import (
     Factors,
     Histogram,
     Lap,
+    NoiseRecord,
     Outcome,
     Owner,
     ParticipantRecord,
@@ -166,6 +167,11 @@ def metrics() -> st.SearchStrategy[dict[str, float]]:
     return st.dictionaries(texts(12), values, max_size=4)
 
 
+def noises() -> st.SearchStrategy[NoiseRecord]:
+    """The noise of a privacy mechanism."""
+    return st.builds(NoiseRecord, noise_stdv=amounts(), distance=unknown_or(amounts()))
+
+
 @st.composite
 def rounds(draw: st.DrawFn, /, **fixed: Any) -> RoundRecord:
     """A round, open or closed, that a store takes; ``fixed`` fields are as given."""
@@ -198,6 +204,7 @@ def rounds(draw: st.DrawFn, /, **fixed: Any) -> RoundRecord:
         "train_metrics": draw(metrics()),
         "evaluate_metrics": draw(metrics()),
         "privacy_epsilon": draw(unknown_or(amounts(100))),
+        "noise": draw(unknown_or(noises())),
     }
     return RoundRecord(**{**facts, **fixed})
 

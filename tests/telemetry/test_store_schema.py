@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import NullPool, create_engine
 
+from telemetry.domain import NoiseRecord
 from telemetry.errors import SchemaUnknown
 from telemetry.store.sql import schema
 from telemetry.store.sql.schema import REVISION, VERSION_TABLE, Migrations
@@ -20,12 +21,14 @@ from telemetry.store.sql.sqlite import make_engine, open_sqlite
 from telemetry.store.sql.tables import metadata
 from telemetry.testing import OWNER, RUN_ID, START, make_round, make_run
 
+PAST_SCHEMAS = Path(__file__).parent / "schemas"
+"""A database of each past schema with a run, a closed and an open round, as SQL."""
 SHIPPED_FOLDER = Path(schema.__file__).parent / "migrations" / "versions"
 
-SECOND = '''
+THIRD = '''
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
 
 def upgrade():
     """Add a column, and rebuild a table that others refer to: what needs most care in SQLite."""
@@ -40,8 +43,8 @@ def upgrade():
     for _, sql in kept:
         op.execute(sa.text(sql))
 '''
-BROKEN = SECOND + '\n    raise RuntimeError("made to fail")\n'
-ORPHANS = SECOND + '\n    op.execute("DELETE FROM runs")\n'
+BROKEN = THIRD + '\n    raise RuntimeError("made to fail")\n'
+ORPHANS = THIRD + '\n    op.execute("DELETE FROM runs")\n'
 
 
 @pytest.fixture
@@ -67,10 +70,10 @@ def later(tmp_path: Path) -> Path:
     return folder
 
 
-def with_second(later: Path, revision: str = SECOND) -> Migrations:
+def with_third(later: Path, revision: str = THIRD) -> Migrations:
     """The shipped revisions and one more."""
-    (later / "0002_second.py").write_text(revision)
-    return Migrations(head="0002", folders=(SHIPPED_FOLDER, later))
+    (later / "0003_third.py").write_text(revision)
+    return Migrations(head="0003", folders=(SHIPPED_FOLDER, later))
 
 
 def content(path: Path) -> list[str]:
@@ -129,10 +132,46 @@ def test_opening_an_up_to_date_file_changes_nothing(filled: str, path: Path):
 # --- upgrades ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("revision", ["0001"])
+def test_a_file_of_each_past_schema_is_upgraded(path: Path, revision: str):
+    """Its rounds read as they were written, an open one goes on, and new facts can be stored."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((PAST_SCHEMAS / f"{revision}.sql").read_text(encoding="utf-8"))
+    with closing(open_sqlite(f"sqlite:///{path}")) as store:
+        assert store.run(RUN_ID).info == make_run()
+        clients = {"1": 0.5, "2": "missing", "3": "negative"}
+        assert store.round(RUN_ID, 1) == make_round(
+            1, clients=clients, train_metrics={"accuracy": 0.5}, privacy_epsilon=1.25
+        )
+        noisy = make_round(2, revision=1, noise=NoiseRecord(noise_stdv=0.5, distance=2.0))
+        assert store.record_round(noisy) is True
+        assert store.round(RUN_ID, 2) == noisy
+        assert [row.round for row in store.rounds(RUN_ID)] == [1, 2]
+    assert path.with_name(f"telemetry.db.before-{REVISION}").exists()
+
+
+def test_the_noise_of_a_round_is_in_no_view_and_goes_with_its_round(filled: str, path: Path):
+    """Who reads rounds or views does not read it; a replaced or deleted round leaves none behind."""
+    with closing(open_sqlite(filled)) as store:
+        noise = NoiseRecord(noise_stdv=0.5, distance=2.0)
+        store.record_round(make_round(2, closed=False, noise=noise))
+        store.record_round(make_round(2, closed=False, revision=1))
+        store.record_round(make_round(3, noise=noise))
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT round FROM round_noise").fetchall() == [(3,)]
+        for name in ("rounds", "v_round", "v_run", "v_client_round"):
+            columns = {row[1] for row in connection.execute(f"PRAGMA table_info({name})")}
+            assert columns
+            assert not columns & {"noise", "noise_stdv", "distance"}
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("DELETE FROM runs")
+        assert connection.execute("SELECT * FROM round_noise").fetchall() == []
+
+
 def test_an_older_file_is_upgraded_after_a_copy(filled: str, path: Path, later: Path):
     """All data is there before and after, and the copy is a whole database of the old schema."""
     before = content(path)
-    with closing(open_sqlite(filled, migrations=with_second(later))) as store:
+    with closing(open_sqlite(filled, migrations=with_third(later))) as store:
         assert store.round(RUN_ID, 1) == make_round(1, clients={"1": 0.5, "2": "missing"})
         assert store.record_round(make_round(2)) is True
     with closing(sqlite3.connect(path)) as connection:
@@ -141,7 +180,7 @@ def test_an_older_file_is_upgraded_after_a_copy(filled: str, path: Path, later: 
         assert connection.execute("SELECT count(*) FROM v_client_round").fetchone() == (2,)
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute("INSERT INTO rounds DEFAULT VALUES")
-    copy = path.with_name("telemetry.db.before-0002")
+    copy = path.with_name("telemetry.db.before-0003")
     assert content(copy) == before
     with closing(open_sqlite(f"sqlite:///{copy}")) as store:
         assert store.round(RUN_ID, 1).status == "completed"
@@ -149,9 +188,9 @@ def test_an_older_file_is_upgraded_after_a_copy(filled: str, path: Path, later: 
 
 def test_an_upgraded_file_is_not_copied_again(filled: str, path: Path, later: Path):
     """The copy is of the state before the upgrade and stays that."""
-    migrations = with_second(later)
+    migrations = with_third(later)
     open_sqlite(filled, migrations=migrations).close()
-    copy = path.with_name("telemetry.db.before-0002")
+    copy = path.with_name("telemetry.db.before-0003")
     copy.unlink()
     open_sqlite(filled, migrations=migrations).close()
     assert not copy.exists()
@@ -161,16 +200,16 @@ def test_an_older_file_without_runs_is_not_copied(path: Path, later: Path):
     """There is nothing to lose."""
     url = f"sqlite:///{path}"
     open_sqlite(url).close()
-    open_sqlite(url, migrations=with_second(later)).close()
+    open_sqlite(url, migrations=with_third(later)).close()
     assert not list(path.parent.glob("*before*"))
 
 
 def test_a_new_file_gets_the_newest_schema(path: Path, later: Path):
     """All revisions at once."""
-    open_sqlite(f"sqlite:///{path}", migrations=with_second(later)).close()
+    open_sqlite(f"sqlite:///{path}", migrations=with_third(later)).close()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT colour FROM runs").fetchall() == []
-        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [("0002",)]
+        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [("0003",)]
 
 
 @pytest.mark.parametrize(("revision", "says"), [(BROKEN, "made to fail"), (ORPHANS, "upgrade")])
@@ -180,15 +219,15 @@ def test_a_failed_upgrade_leaves_the_file_as_it_was(
     """An error half-way, or rows that lost what they refer to: back to the old schema."""
     before = content(path)
     with pytest.raises(Exception, match=says):
-        open_sqlite(filled, migrations=with_second(later, revision))
+        open_sqlite(filled, migrations=with_third(later, revision))
     assert content(path) == before
     open_sqlite(filled).close()
 
 
 def test_a_newer_file_is_refused_and_left_alone(filled: str, path: Path, later: Path):
     """The message says which schema it has and what to do."""
-    open_sqlite(filled, migrations=with_second(later)).close()
+    open_sqlite(filled, migrations=with_third(later)).close()
     before = path.read_bytes()
-    with pytest.raises(SchemaUnknown, match=r"schema 0002.*newest is 0001.*newer"):
+    with pytest.raises(SchemaUnknown, match=r"schema 0003.*newest is 0002.*newer"):
         open_sqlite(filled)
     assert path.read_bytes() == before

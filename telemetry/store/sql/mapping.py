@@ -21,6 +21,7 @@ from telemetry.domain import (
     Factors,
     Histogram,
     Lap,
+    NoiseRecord,
     Owner,
     ParticipantRecord,
     ReportRecord,
@@ -52,9 +53,12 @@ _PHASE_COLUMNS: Final = tuple(f"{phase}_energy_kwh" for phase in SERVER_PHASES)
 
 ROUND_COLUMNS: Final = (*_SCALARS, *_FACTORS, *_PHASE_COLUMNS, *_JSON_FIELDS)
 METRIC_COLUMNS: Final = (*KEY_COLUMNS, "split", "name", "value")
+_NOISE: Final = field_names(NoiseRecord)
+NOISE_COLUMNS: Final = (*KEY_COLUMNS, *_NOISE)
 
 _get_scalars: Final = attrgetter(*_SCALARS)
 _get_factors: Final = attrgetter(*_FACTORS)
+_get_noise: Final = attrgetter(*_NOISE)
 _TIMES_AT: Final = tuple(_SCALARS.index(name) for name in ("started_at", "ended_at"))
 
 
@@ -115,6 +119,8 @@ class RoundRows:
     round: Row
     laps: list[Row]
     metrics: list[Row]
+    noise: list[Row]
+    """One, or none."""
     participants: list[Row]
     reports: list[Row]
 
@@ -135,6 +141,7 @@ def rows_from_round(
             )
             for name, value in metrics.items()
         ],
+        noise=[(*key, *_get_noise(noise)) for noise in (record.noise,) if noise is not None],
         participants=PARTICIPANTS.rows(key, record.participants, time),
         reports=REPORTS.rows(key, record.reports, time),
     )
@@ -152,6 +159,7 @@ def round_from_rows(rows: RoundRows) -> RoundRecord:
         laps=tuple(LAPS.record(row[skip:]) for row in rows.laps),
         train_metrics=_metrics(rows.metrics, "train"),
         evaluate_metrics=_metrics(rows.metrics, "evaluate"),
+        noise=next((_noise(row[len(KEY_COLUMNS) :]) for row in rows.noise), None),
     )
 
 
@@ -164,6 +172,10 @@ _RECORD_SCALARS: Final = tuple(
 
 def _metrics(rows: Iterable[Row], split: str) -> dict[str, float]:
     return {name: value for *_, row_split, name, value in rows if row_split == split}
+
+
+def _noise(values: Row) -> NoiseRecord:
+    return NoiseRecord(**dict(zip(_NOISE, values, strict=True)))
 
 
 def _round_row(summary: RoundSummary, time: TimeForm) -> Row:

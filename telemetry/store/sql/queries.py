@@ -15,6 +15,7 @@ from telemetry.store.sql.mapping import RecordTable, RoundKey
 from telemetry.store.sql.tables import (
     participants,
     reports,
+    round_noise,
     rounds,
     run_totals,
     runs,
@@ -106,6 +107,12 @@ def metrics_of(key: RoundKey) -> Query:
     """One round's training metrics."""
     columns = [training_metrics.c[name] for name in mapping.METRIC_COLUMNS]
     return select(*columns).where(of_round(training_metrics, key))
+
+
+def noise_of(key: RoundKey) -> Query:
+    """The noise of one round, if it has one."""
+    columns = [round_noise.c[name] for name in mapping.NOISE_COLUMNS]
+    return select(*columns).where(of_round(round_noise, key))
 
 
 def open_rounds(run_id: str) -> Query:

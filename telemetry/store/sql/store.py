@@ -281,6 +281,7 @@ def _insert_round(connection: Connection, rows: mapping.RoundRows) -> None:
     insert_rows(connection, tables.rounds, mapping.ROUND_COLUMNS, [rows.round])
     insert_rows(connection, tables.round_phases, mapping.LAPS.columns, rows.laps)
     insert_rows(connection, tables.training_metrics, mapping.METRIC_COLUMNS, rows.metrics)
+    insert_rows(connection, tables.round_noise, mapping.NOISE_COLUMNS, rows.noise)
     insert_rows(connection, tables.participants, mapping.PARTICIPANTS.columns, rows.participants)
     insert_rows(connection, tables.reports, mapping.REPORTS.columns, rows.reports)
 
@@ -297,6 +298,7 @@ def _load_round(connection: Connection, key: mapping.RoundKey) -> RoundRecord | 
             round=found[0],
             laps=rows(queries.records_of(mapping.LAPS, key)),
             metrics=rows(queries.metrics_of(key)),
+            noise=rows(queries.noise_of(key)),
             participants=rows(queries.records_of(mapping.PARTICIPANTS, key)),
             reports=rows(queries.records_of(mapping.REPORTS, key)),
         )

@@ -259,6 +259,17 @@ training_metrics: Final = Table(
     _one_of("split", Phase),
 )
 
+# A table of its own: whoever may read rounds and views does not read this along.
+round_noise: Final = Table(
+    "round_noise",
+    metadata,
+    *_key(),
+    Column("noise_stdv", Double, nullable=False),
+    Column("distance", Double),
+    _of_round(),
+    _never_negative("noise_stdv", "distance"),
+)
+
 participants: Final = Table(
     "participants",
     metadata,
