@@ -1,7 +1,8 @@
 """Puts the server together; the only place that knows the order of the layers.
 
-Strategy → guard → emissions, outermost: the guard sees replies whose reports are already taken out,
-and the emissions hook sees what the guard and the strategy made of the round.
+Strategy → privacy → guard → emissions, outermost: the guard sees replies whose reports are already
+taken out, privacy sees those that can be read, and the emissions hook sees what all of them made of
+the round.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flwr.app import Message
+from flwr.serverapp.strategy import Strategy
 
 from fedserver.config import ServerConfig
 from fedserver.guard import GuardStrategy
 from fedserver.metrics_log import MetricsLog
+from fedserver.privacy import PUBLISHED
+from fedserver.privacy.strategy import PrivateStrategy
 from fedserver.transport import BidiGrid, Certificates, Gate
 from fedserver_hooks.clock import Clock, SystemClock
 from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
@@ -114,6 +118,7 @@ def assemble(
     recorder = new_recorder(
         store,
         strategy=config.strategy.name,
+        privacy="none" if config.privacy is None else config.privacy.label(config.strategy.name),
         run_name=config.run_name,
         tracked=config.track_emissions,
         factors=factors_for(
@@ -123,7 +128,7 @@ def assemble(
             emissions.pue,
         ),
         rounds_planned=config.rounds,
-        metric_names=tuple(config.metrics),
+        metric_names=_metric_names(config),
         value_metric=emissions.value_metric,
         rules=Rules(
             max_client_power_w=emissions.max_client_power_w,
@@ -152,10 +157,10 @@ def assemble(
         listener=bridge,
         clock=clock,
     )
-    inner = config.strategy.build(config.clients)
+    inner = config.strategy.build(config.cohort)
     strategy = EmissionsStrategy(
         GuardStrategy(
-            inner,
+            _private(config, inner, recorder),
             failed=failed,
             round_failed=round_failed,
             metrics=metrics_log.heard,
@@ -167,3 +172,21 @@ def assemble(
     )
     bridge.emissions = strategy
     return Server(strategy, grid, recorder)
+
+
+def _private(config: ServerConfig, strategy: Strategy, recorder: RoundRecorder) -> Strategy:
+    """The strategy with its privacy mechanism, if one is configured; says what it does not promise."""
+    if config.privacy is None:
+        return strategy
+    for note in config.privacy.notes(config):
+        logger.warning("%s", note)
+    private = PrivateStrategy(strategy, config.privacy, told=recorder.privacy)
+    if private.account is not None:
+        private.account.announce(config.rounds)
+    return private
+
+
+def _metric_names(config: ServerConfig) -> tuple[str, ...]:
+    """Training metrics on ``/metrics``: the configured ones, and what privacy was told to publish."""
+    publish = config.privacy is not None and config.privacy.publish_distance
+    return (*config.metrics, *(PUBLISHED if publish else ()))

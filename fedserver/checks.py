@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from fedserver import keys, options, strategies
+from fedserver import keys, options, privacy, strategies
 from fedserver.errors import ConfigError, Problem
 from fedserver.options import ServerConfig, TlsFiles, split_address
 from fedserver.sources import Layer
@@ -30,6 +30,10 @@ from telemetry.domain import utc_now
 
 _PASSWORD: Final = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
 _SHOWN_CHARACTERS: Final = 80
+_EXAMPLES: Final[Mapping[str, str]] = {
+    "strategy": "{name: FedAvg}",
+    "privacy": "{mechanism: central-dp, …}, or null",
+}
 _PHRASES: Final[Mapping[str, str]] = {
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
@@ -75,6 +79,8 @@ def _wrong_value(details: ErrorDetails, given: Layer) -> Problem:
     path = _path(details["loc"])
     if path in ("strategy", "strategy.name"):
         return _wrong_strategy(given)
+    if path in ("privacy", "privacy.mechanism"):
+        return _wrong_mechanism(given)
     if path.startswith("strategy.") and kind in ("extra_forbidden", "missing"):
         return _wrong_option(path, kind, given)
     if kind == "extra_forbidden":
@@ -92,8 +98,8 @@ def _path(location: Sequence[int | str]) -> str:
     steps = [str(step) for step in location]
     if steps[:2] == ["server", "tls"] and steps[2:3] and steps[2] in options.TLS_STEPS:
         del steps[2]
-    if steps[0] == "strategy" and len(steps) > 2:  # the name of the strategy, as a step of its own
-        steps = [steps[0], steps[-1]]
+    if len(steps) > 2 and steps[1] in (*strategies.names(), *privacy.names()):
+        del steps[1]  # which strategy or mechanism, as a step of its own
     whole = ".".join(steps)
     for count in range(len(steps), 0, -1):
         path = ".".join(steps[:count])
@@ -154,12 +160,29 @@ def _wrong_option(path: str, kind: str, given: Layer) -> Problem:
     return Problem(path, f"unknown key; {hint}{choices}{elsewhere}", given.source(path))
 
 
+def _wrong_mechanism(given: Layer) -> Problem:
+    names = privacy.names()
+    choices = f"choices: {', '.join(names)}"
+    value = _value(given.values, "privacy")
+    if not isinstance(value, Mapping):  # `not_sections` says so, too, and first
+        return Problem("privacy", "must be a section with keys, or null", given.source("privacy"))
+    if value.get("mechanism") is None:
+        text = f"is missing; {choices}, or privacy: null"
+        return Problem("privacy.mechanism", text, given.source("privacy"))
+    path, name = "privacy.mechanism", value["mechanism"]
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return Problem(
+        path, f"{shown(path, name)} is no privacy mechanism; {hint}{choices}", given.source(path)
+    )
+
+
 def not_sections(layer: Layer) -> Iterator[Problem]:
     """Values that stand where keys should; they would vanish under a later layer's keys."""
     for path in sorted(keys.SECTIONS):
         value = _value(layer.values, path)
         if value is not None and not isinstance(value, Mapping):
-            example = "{name: FedAvg}" if path == "strategy" else "{key: value}"
+            example = _EXAMPLES.get(path, "{key: value}")
             text = f"must be a section with keys, as in {example}"
             yield Problem(path, text, layer.source(path))
 
@@ -303,7 +326,7 @@ def _files(config: ServerConfig) -> Findings:
 
 def _fleet(config: ServerConfig) -> Findings:
     strategy = config.strategy
-    trained = config.clients.trained_at_least
+    trained = config.cohort.trained_at_least
     if trained < strategy.smallest_fleet:
         yield (
             "clients.min_fit",
@@ -315,6 +338,11 @@ def _fleet(config: ServerConfig) -> Findings:
         )
 
 
+def _privacy(config: ServerConfig) -> Findings:
+    if config.privacy is not None:
+        yield from config.privacy.contradictions(config)
+
+
 _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
     _country,
     _open_address,
@@ -324,13 +352,14 @@ _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
     _one_port_each,
     _files,
     _fleet,
+    _privacy,
 )
 
 
 def notes(config: ServerConfig) -> Iterator[str]:
     """What works, but perhaps otherwise than it reads; fit for a warning at start."""
     clients = config.clients
-    yield from config.strategy.notes(clients.trained_at_least)
+    yield from config.strategy.notes(config.cohort.trained_at_least)
     if clients.min_fit > clients.min_available:
         yield (
             f"clients.min_fit {clients.min_fit} is greater than clients.min_available "

@@ -17,6 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedserver.privacy import NotReleased
 from fedserver.replies import (
     EXAMPLES_KEY,
     Layer,
@@ -135,6 +136,8 @@ class GuardStrategy(Strategy):
         try:
             arrays, own = self.strategy.aggregate_train(server_round, replies)
             problem = None if arrays is None else problem_with_model(arrays, self._layers)
+        except NotReleased as refusal:
+            return self._no_model(str(refusal))
         except Exception as error:
             logger.debug("aggregation failed in round %d", server_round, exc_info=True)
             load_state_of(self._remembers, remembered)

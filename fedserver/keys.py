@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from types import NoneType
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from fedserver.options import ServerConfig, TlsFiles
-from fedserver.strategies import STRATEGIES
 
 
 def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo | None]]:
     """Path and field of every option; no field for a section."""
     for name, field in model.model_fields.items():
         path = prefix + name
-        inner: Any = field.annotation
-        if path == "strategy":
-            yield path, None
-            for config in STRATEGIES:
-                yield from _walk(config, f"{path}.")
-        elif isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield path, None
-            yield from _walk(inner, f"{path}.")
-        else:
-            yield path, field
+        models = _models(field.annotation)
+        yield path, None if models else field
+        for section in models or ():
+            yield from _walk(section, f"{path}.")
+
+
+def _models(annotation: Any) -> list[type[BaseModel]] | None:
+    """The models of which one stands there, several where a name chooses; None for a plain value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    found = [_models(part) for part in get_args(annotation) if not _says_nothing(part)]
+    if not found or any(models is None for models in found):
+        return None
+    return [model for models in found for model in models or ()]
+
+
+def _says_nothing(part: Any) -> bool:
+    """Whether a part of an annotation is null, or metadata."""
+    return part is NoneType or isinstance(part, FieldInfo)
 
 
 def _is_text(field: FieldInfo) -> bool:
@@ -40,6 +49,8 @@ _FIELDS: Final = dict(_walk(ServerConfig))
 
 SECTIONS: Final = frozenset(path for path, field in _FIELDS.items() if field is None)
 """Everything that holds further keys."""
+OPTIONAL: Final = frozenset({"privacy", "privacy.accounting"})
+"""Sections that may be null, which is a value there: without it."""
 OPTIONS: Final = tuple(path for path, field in _FIELDS.items() if field is not None)
 """Everything that has a value, in the order of the schema, for all strategies together."""
 OPEN: Final = frozenset({"server.tls"})

@@ -22,14 +22,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fedserver import strategies
+from fedserver import privacy, strategies
 from fedserver.errors import ConfigError, Problem
 from fedserver.strategies import FedAvgConfig
 from telemetry.store import BACKENDS
 
 if TYPE_CHECKING:
+    from fedserver.privacy import PrivacyConfig as AnyPrivacy
     from fedserver.strategies import StrategyConfig as AnyStrategy
 else:
+    AnyPrivacy = privacy.choice(privacy.MECHANISMS)
     AnyStrategy = strategies.choice(strategies.STRATEGIES)
 
 
@@ -255,12 +257,17 @@ class ServerConfig(Section):
     clients: ClientsConfig = ClientsConfig()
     metrics: MetricNames = ("accuracy",)
     strategy: AnyStrategy = FedAvgConfig()
-    privacy: Any = None
+    privacy: AnyPrivacy | None = None
     model: ModelConfig = ModelConfig()
     server: ServerSection = ServerSection()
     track_emissions: bool = False
     emissions: EmissionsConfig = EmissionsConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+
+    @property
+    def cohort(self) -> ClientsConfig:
+        """How clients are drawn: as configured, and as many as the noise of privacy is made for."""
+        return self.clients if self.privacy is None else self.privacy.cohort(self.clients)
 
 
 PATHS = (
@@ -280,7 +287,6 @@ SECRETS = frozenset({"telemetry.service_token"})
 """Options whose value is never shown."""
 
 NOT_YET: dict[str, tuple[object, ...]] = {
-    "privacy": (None,),
     "emissions.server_scope": ("auto", "machine"),
     "emissions.network_kwh_per_gb": (None,),
     "emissions.impute_missing": (False,),

@@ -303,7 +303,7 @@ def _check(action: Callable[[], T], error: type[Exception], path: str) -> T:
 
 
 def _train(config: ServerConfig, server: Server, arrays: ArrayRecord | None) -> LoopResult:
-    clients = config.clients
+    clients = config.cohort
     try:
         if arrays is None:
             logger.info("no model.initial: a client will be asked for its model")

@@ -116,7 +116,7 @@ def _without_empty_sections(values: dict[str, Any], prefix: str = "") -> dict[st
     kept: dict[str, Any] = {}
     for key, value in values.items():
         path = f"{prefix}{key}"
-        if path in known and value is None:
+        if path in known - keys.OPTIONAL and value is None:
             continue
         kept[key] = _without_empty_sections(value, f"{path}.") if isinstance(value, dict) else value
     return kept
