@@ -139,7 +139,7 @@ def test_a_file_of_each_past_schema_is_upgraded(path: Path, revision: str):
         connection.executescript((PAST_SCHEMAS / f"{revision}.sql").read_text(encoding="utf-8"))
     with closing(open_sqlite(f"sqlite:///{path}")) as store:
         assert store.run(RUN_ID).info == make_run()
-        clients = {"1": 0.5, "2": "missing", "3": "negative"}
+        clients: dict[str, float | str] = {"1": 0.5, "2": "missing", "3": "negative"}
         assert store.round(RUN_ID, 1) == make_round(
             1, clients=clients, train_metrics={"accuracy": 0.5}, privacy_epsilon=1.25
         )
