@@ -4,7 +4,8 @@ Both mechanisms share this. Layers that are not floating point (counters, flags)
 
 The arithmetic is that of Flower's `clip_inputs_inplace` and `add_gaussian_noise_inplace`, step for
 step, so that results are bit for bit the same on ordinary input; what differs are the cases in which
-Flower's fails: an update of zeros, whole numbers, norms that a layer's own type cannot hold.
+Flower's fails: an update of zeros, whole numbers, single numbers (0-d), and norms that a layer's own
+type cannot hold, such as that of a float32 layer of ten million numbers, which is 5e-5 wrong there.
 """
 
 from __future__ import annotations

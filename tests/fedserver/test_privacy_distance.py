@@ -59,9 +59,16 @@ def test_several_blocks_are_summed() -> None:
 
 
 def test_layers_of_very_different_sizes_do_not_hide_one_another() -> None:
-    """One pair is far apart where another layer's distances are a million times greater for others."""
-    zero, far = np.zeros(1000, np.float32), np.full(1000, 1e3, np.float32)
-    models = [[zero, zero], [zero, zero + 1], [zero, zero + 2], [far, zero], [-far, zero]]
+    """The farthest pair is close together in a layer in which the others are far apart.
+
+    In the Gram matrix of that layer its distance is lost in the rounding of the great numbers.
+    """
+    draws = np.random.default_rng(4)
+    much, little = 400 * draws.normal(size=1000), 0.1 * draws.normal(size=1000)
+    models = [
+        [np.array([first], np.float32), second.astype(np.float32)]
+        for first, second in ((0.0, much), (60_000.0, much + little), (30_000.0, -much))
+    ]
     assert greatest_distance(models) == pytest.approx(formula(models), rel=1e-6)
 
 
