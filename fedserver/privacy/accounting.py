@@ -48,7 +48,7 @@ class Account:
         self.delta = accounting.delta
 
     def _new(self) -> PrivacyAccountant:
-        from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
+        from flwr.serverapp import RdpAccountant
 
         return RdpAccountant(self._config)
 

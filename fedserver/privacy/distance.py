@@ -76,13 +76,14 @@ def _gram(rows: Sequence[Array], dtype: np.dtype[Any]) -> Matrix:
     count, size = len(rows), rows[0].size
     gram = np.zeros((count, count))
     width = min(size, max(_SMALLEST_BLOCK, _BLOCK_NUMBERS // count))
+    shares = np.full(count, 1 / count, dtype)
     block: Array = np.empty((count, width), dtype)
     for start in range(0, size, max(width, 1)):
         end = min(start + width, size)
         if end - start < width:  # the last one: a block of its own, so that it lies in one piece
             block = np.empty((count, end - start), dtype)
-        np.stack([row[start:end] for row in rows], out=block, casting="unsafe")
-        block -= block.mean(axis=0)
+        np.concatenate([row[start:end] for row in rows], out=block.reshape(-1), casting="unsafe")
+        block -= shares @ block
         gram += block @ block.T
     return gram
 
