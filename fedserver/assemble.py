@@ -18,7 +18,7 @@ from fedserver.transport import BidiGrid
 from fedserver_hooks.clock import Clock, SystemClock
 from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
 from fedserver_hooks.recorder import RoundRecorder
-from fedserver_hooks.setup import factors_for, new_recorder
+from fedserver_hooks.setup import factors_for, new_recorder, resumed_recorder
 from fedserver_hooks.strategy import EmissionsStrategy
 from telemetry.accounting import Rules
 from telemetry.domain import Phase, RoundRecord
@@ -54,6 +54,16 @@ class Bridge:
         logger.info("client %s disconnected", self._recorder.names.name(node))
         self._recorder.gone(node)
 
+    def waiting(self, connected: int, required: int) -> None:
+        """Clients are still waited for."""
+        logger.info("waiting for clients: %d of %d connected", connected, required)
+
+    def failed(self, node: int, phase: Phase, reason: str) -> None:
+        """No usable answer came; a client that cannot evaluate is an ordinary one."""
+        if "EVALUATE_NOT_IMPLEMENTED" not in reason:
+            name = self._recorder.names.name(node)
+            logger.info("client %s failed to %s: %s", name, phase, reason)
+
     def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
         """A message went out."""
         self._sent_at[node, phase] = at
@@ -83,17 +93,55 @@ def assemble(
     meter: Meter | None = None,
     clock: Clock | None = None,
     on_round_closed: Callable[[RoundRecord], None] | None = None,
+    resume: str | None = None,
 ) -> Server:
-    """Everything that a run needs, not yet started. Raises `TelemetryError` or `ValueError`."""
-    emissions = config.emissions
+    """Everything that a run needs, not yet started. Raises `TelemetryError` or `ValueError`.
+
+    ``resume`` is the id of a stored run to continue.
+    """
     clock = clock or SystemClock()
+    recorder = build_recorder(
+        config, store, meter=meter, clock=clock, on_round_closed=on_round_closed, resume=resume
+    )
+    bridge = Bridge(recorder)
+    grid = BidiGrid(
+        config.server.address,
+        max_message_mb=config.server.max_message_mb,
+        keepalive_s=config.server.keepalive_s,
+        listener=bridge,
+        clock=clock,
+    )
+    strategy = build_strategy(config, recorder)
+    bridge.emissions = strategy
+    return Server(strategy, grid, recorder)
+
+
+def build_recorder(
+    config: ServerConfig,
+    store: Store,
+    *,
+    meter: Meter | None = None,
+    clock: Clock | None = None,
+    on_round_closed: Callable[[RoundRecord], None] | None = None,
+    resume: str | None = None,
+) -> RoundRecorder:
+    """The record of the run, not yet started. Raises `TelemetryError` or `ValueError`."""
+    emissions = config.emissions
     if meter is None:
         meter = (
             CodeCarbonMeter(country=emissions.country, region=emissions.region)
             if config.track_emissions
             else NullMeter()
         )
-    recorder = new_recorder(
+    rules = Rules(
+        max_client_power_w=emissions.max_client_power_w,
+        loopback_on_server_host=emissions.loopback_clients == "same_host",
+    )
+    if resume is not None:
+        return resumed_recorder(
+            store, resume, rules=rules, meter=meter, clock=clock, on_round_closed=on_round_closed
+        )
+    return new_recorder(
         store,
         strategy=config.strategy.name,
         run_name=config.run_name,
@@ -107,14 +155,15 @@ def assemble(
         rounds_planned=config.rounds,
         metric_names=tuple(config.metrics),
         value_metric=emissions.value_metric,
-        rules=Rules(
-            max_client_power_w=emissions.max_client_power_w,
-            loopback_on_server_host=emissions.loopback_clients == "same_host",
-        ),
+        rules=rules,
         meter=meter,
         clock=clock,
         on_round_closed=on_round_closed,
     )
+
+
+def build_strategy(config: ServerConfig, recorder: RoundRecorder) -> EmissionsStrategy:
+    """Strategy → guard → emissions: the same layers whichever way clients connect."""
 
     def failed(node: int, reason: str) -> None:
         logger.info("client %s failed: %s", recorder.names.name(node), reason)
@@ -124,16 +173,8 @@ def assemble(
         logger.warning("the round has no new model: %s; the previous one stands", reason)
         recorder.round_failed(reason)
 
-    bridge = Bridge(recorder)
-    grid = BidiGrid(
-        config.server.address,
-        max_message_mb=config.server.max_message_mb,
-        keepalive_s=config.server.keepalive_s,
-        listener=bridge,
-        clock=clock,
-    )
     inner = config.strategy.build(config.clients)
-    strategy = EmissionsStrategy(
+    return EmissionsStrategy(
         GuardStrategy(
             inner,
             failed=failed,
@@ -142,5 +183,3 @@ def assemble(
         ),
         recorder,
     )
-    bridge.emissions = strategy
-    return Server(strategy, grid, recorder)

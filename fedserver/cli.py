@@ -67,7 +67,18 @@ def init(
 
 
 @app.command()
-def run(config: ConfigFile = None, settings: Settings = None) -> None:
+def run(
+    config: ConfigFile = None,
+    settings: Settings = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on with a run that ended before its time, by id, its beginning, name or 'latest'.",
+        ),
+    ] = None,
+) -> None:
     """Train as configured, and record the footprint."""
     from fedserver.config import load_config
     from fedserver.logs import set_up_logging
@@ -77,7 +88,7 @@ def run(config: ConfigFile = None, settings: Settings = None) -> None:
     set_up_logging()
     for note in loaded.notes:
         logging.getLogger("fedserver").warning("%s", note)
-    outcome = run_server(loaded.config)
+    outcome = run_server(loaded.config, resume=resume)
     raise typer.Exit(outcome.exit_code)
 
 

@@ -18,10 +18,12 @@ from flwr.app import ArrayRecord
 
 from fedserver.artefacts import write_artefacts
 from fedserver.assemble import Server, assemble
+from fedserver.checkpoint import remove_checkpoint
 from fedserver.config import ServerConfig
 from fedserver.errors import ConfigError, Problem
 from fedserver.loop import LoopResult, run_rounds
 from fedserver.model_io import ModelError, load_model
+from fedserver.resuming import Resumed, find_resumable, folder_of, saver
 from fedserver.transport import (
     AddressError,
     NoInitialModel,
@@ -112,11 +114,15 @@ class Outcome:
 def run_server(
     config: ServerConfig,
     *,
+    resume: str | None = None,
     meter: Meter | None = None,
     on_ready: Callable[[Server, str], None] | None = None,
     on_ended: Callable[[Outcome, Store], None] | None = None,
 ) -> Outcome:
     """Train as configured and return how it ended.
+
+    ``resume`` names a run that ended before its time: it goes on after its last checkpoint, bit for
+    bit as if it had never stopped.
 
     Raises `ConfigError` for whatever is wrong before the FL port opens; from then on nothing that
     telemetry does can end the run. ``on_ready`` is called with the parts and the address of
@@ -125,7 +131,8 @@ def run_server(
     stop = StopSignal()
     with stop.installed(), ExitStack() as stack:
         store = _open_store(config, stack)
-        arrays = _initial_model(config)
+        resumed = None if resume is None else find_resumable(config, store, resume)
+        arrays = _initial_model(config) if resumed is None else resumed.checkpoint.arrays
         _check_output(config.model.output_dir)
         _check(lambda: check_address(config.server.address), AddressError, "server.address")
         prepare_flower_process()
@@ -133,30 +140,45 @@ def run_server(
             random.seed(config.seed)
             np.random.seed(config.seed)
         server = _check(
-            lambda: assemble(config, store, meter=meter, on_round_closed=_log_round(config)),
+            lambda: assemble(
+                config,
+                store,
+                meter=meter,
+                on_round_closed=_log_round(config),
+                resume=None if resumed is None else resumed.run_id,
+            ),
             TelemetryError,
             "emissions",
         )
         http = _bind_http(config, store, server)
-        _check(server.recorder.start, StoreError, "telemetry.database_url")
+        _check(server.recorder.start, TelemetryError, "telemetry.database_url")
         stack.callback(server.recorder.release)
         stack.push(_finish_as_failed(server))
         stack.callback(http.stop)
         http.start()
         metrics_url = f"{http.url}/metrics"
+        if resumed is not None:
+            resumed.restore(server.strategy)
         server.grid.start()
         stop.tell(server.grid.request_stop)
         logger.info(
             "run %s (%s): clients may connect to %s; metrics at %s",
             server.recorder.run.run_id,
-            config.run_name,
+            server.recorder.run.run_name,
             server.grid.address,
             metrics_url,
         )
+        if resumed is not None:
+            logger.info(
+                "going on with round %d of %d; the clients of before have ended with their "
+                "connection and must be started again",
+                resumed.next_round,
+                config.rounds,
+            )
         if on_ready is not None:
             on_ready(server, metrics_url)
         try:
-            result = _train(config, server, arrays)
+            result = _train(config, server, arrays, resumed)
         except BaseException:
             server.grid.stop(0.0)
             raise
@@ -229,7 +251,9 @@ def _check(action: Callable[[], T], error: type[Exception], path: str) -> T:
 # --- the training --------------------------------------------------------------------------------
 
 
-def _train(config: ServerConfig, server: Server, arrays: ArrayRecord | None) -> LoopResult:
+def _train(
+    config: ServerConfig, server: Server, arrays: ArrayRecord | None, resumed: Resumed | None
+) -> LoopResult:
     clients = config.clients
     try:
         if arrays is None:
@@ -245,6 +269,8 @@ def _train(config: ServerConfig, server: Server, arrays: ArrayRecord | None) -> 
             min_nodes=clients.needed_to_train,
             min_evaluate_nodes=clients.needed_to_evaluate,
             max_failed_rounds=clients.max_failed_rounds,
+            first_round=1 if resumed is None else resumed.next_round,
+            on_round_end=saver(config, server.recorder.run.run_id, server.strategy),
         )
     except Stopped:
         return LoopResult(arrays=arrays, rounds_played=0, ended="interrupted", reason=None)
@@ -290,9 +316,22 @@ def _end(
     server.grid.stop(0.2 if hurried else 0.5)
     run_id = recorder.run.run_id
     paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
+    if result.ended == "completed":
+        remove_checkpoint(folder_of(config, run_id))
+    else:
+        _log_how_to_resume(config, run_id)
     closing = _closing(store, run_id)
     codes = {"completed": EXIT_COMPLETED, "failed": EXIT_FAILED, "interrupted": stop.exit_code}
     return Outcome(run_id, codes[result.ended], result.ended, closing, paths)
+
+
+def _log_how_to_resume(config: ServerConfig, run_id: str) -> None:
+    if folder_of(config, run_id).exists():
+        logger.info(
+            "to go on after the last whole round, with the same configuration: "
+            "fedserver run --resume %s",
+            run_id,
+        )
 
 
 def _log_end(outcome: Outcome, _: Store) -> None:

@@ -76,11 +76,17 @@ class GridListener(Protocol):
     def disconnected(self, node: int) -> None:
         """A client's stream is gone."""
 
+    def waiting(self, connected: int, required: int) -> None:
+        """Still waiting for clients: called every half minute."""
+
     def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
         """A message is about to go out."""
 
     def replied(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
         """An answer came in time, whatever is in it."""
+
+    def failed(self, node: int, phase: Phase, reason: str) -> None:
+        """There will be no usable answer in time: the client is hung, gone or not well."""
 
     def late(self, reply: Message, phase: Phase, server_round: int) -> None:
         """An answer came after its time, with the content that it would have had in time.
@@ -98,10 +104,16 @@ class NullListener:
     def disconnected(self, node: int) -> None:
         """Nothing."""
 
+    def waiting(self, connected: int, required: int) -> None:
+        """Nothing."""
+
     def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
         """Nothing."""
 
     def replied(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+        """Nothing."""
+
+    def failed(self, node: int, phase: Phase, reason: str) -> None:
         """Nothing."""
 
     def late(self, reply: Message, phase: Phase, server_round: int) -> None:
