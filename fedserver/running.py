@@ -28,6 +28,7 @@ from fedserver.transport import (
     AddressError,
     NoInitialModel,
     Stopped,
+    TooFewClients,
     check_address,
     prepare_flower_process,
 )
@@ -258,6 +259,7 @@ def _train(
     try:
         if arrays is None:
             logger.info("no model.initial: waiting for a client that has a model")
+            server.grid.require(clients.needed_to_train, clients.wait_timeout_s)
             arrays = server.grid.initial_arrays(config.round_timeout_s)
         return run_rounds(
             server.strategy,
@@ -274,7 +276,7 @@ def _train(
         )
     except Stopped:
         return LoopResult(arrays=arrays, rounds_played=0, ended="interrupted", reason=None)
-    except NoInitialModel as error:
+    except (NoInitialModel, TooFewClients) as error:
         return LoopResult(arrays=None, rounds_played=0, ended="failed", reason=str(error))
 
 
