@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fedserver import checks, sources
+from fedserver import checks, platform_variables, sources
 from fedserver.errors import ConfigError, Problem
 from fedserver.options import (
     ClientsConfig,
@@ -60,9 +60,16 @@ class LoadedConfig:
 
 
 def load_config(
-    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]
+    path: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object],
+    *,
+    on_platform: bool = False,
 ) -> LoadedConfig:
     """The configuration of file, environment and command line, later ones holding over earlier.
+
+    Lowest of all stand the variables of the platform's form: read where no file is given, and with
+    ``on_platform`` beside a file too, over the addresses that a deployment there has.
 
     Args:
         path: a YAML file; None for none. Files that it names are relative to it, all others to the
@@ -77,8 +84,18 @@ def load_config(
     given = layers[0]
     for layer in layers[1:]:
         given = layer.over(given)
+    notes: list[str] = []
+    if on_platform or path is None:
+        platform = platform_variables.from_platform(environ)
+        problems += platform.layer.problems
+        notes += platform.notes
+        given = given.over(platform_variables.below(platform.layer, given))
+    if on_platform:
+        given = given.over(platform_variables.deployment(Path.cwd()))
     config = _validated(given, problems)
-    return LoadedConfig(config, _sources(config, given), tuple(checks.notes(config)))
+    if on_platform:
+        notes += checks.open_to_anybody(config)
+    return LoadedConfig(config, _sources(config, given), (*notes, *checks.notes(config)))
 
 
 def _read(

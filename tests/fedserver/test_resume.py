@@ -81,11 +81,16 @@ class Remembers:
 def test_a_checkpoint_comes_back_equal(tmp_path: Path) -> None:
     """Names, order, types, arrays inside mappings, bytes, exact floats and None."""
     outer = Remembers(
-        Remembers(m={"z": np.array([0.1, 0.2], np.float32), "a": np.array([3], np.int64)}, step=np.float64(0.1)),
+        Remembers(
+            m={"z": np.array([0.1, 0.2], np.float32), "a": np.array([3], np.int64)},
+            step=np.float64(0.1),
+        ),
         budget=[(1, 0.1 + 0.2), None],
         raw=b"\x00\xff",
     )
-    model = arrays_of(**{"z/1": np.ones((2, 2), np.float16), "a": np.array([1], np.int8), "flag": True})
+    model = arrays_of(
+        **{"z/1": np.ones((2, 2), np.float16), "a": np.array([1], np.int8), "flag": True}
+    )
     written = Checkpoint(3, model, {"rounds": 6}, states_of(outer), randomness_now())
     save_checkpoint(tmp_path, written)
     read = load_checkpoint(tmp_path)
