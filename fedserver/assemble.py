@@ -64,12 +64,12 @@ class Bridge:
             name = self._recorder.names.name(node)
             logger.info("client %s failed to %s: %s", name, phase, reason)
 
-    def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def sent(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
         """A message went out."""
         self._sent_at[node, phase] = at
         self._recorder.sent(phase, [node], at, size_bytes)
 
-    def replied(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def replied(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
         """A reply came in time."""
         self._recorder.replied(node, phase, at, size_bytes)
 

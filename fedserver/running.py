@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from flwr.app import ArrayRecord
@@ -20,9 +20,8 @@ from fedserver.artefacts import write_artefacts
 from fedserver.assemble import Server, assemble
 from fedserver.checkpoint import remove_checkpoint
 from fedserver.config import ServerConfig
-from fedserver.errors import ConfigError, Problem
 from fedserver.loop import LoopResult, run_rounds
-from fedserver.model_io import ModelError, load_model
+from fedserver.preparing import bind_http, check, check_output, initial_model, open_the_store
 from fedserver.resuming import Resumed, find_resumable, folder_of, saver
 from fedserver.transport import (
     AddressError,
@@ -35,17 +34,12 @@ from fedserver.transport import (
 from fedserver.wording import closing_line, round_line
 from fedserver_hooks.intensity import lookup
 from fedserver_hooks.meter import Meter
-from telemetry.domain import RoundRecord, RunStatus, utc_now
-from telemetry.errors import HttpAddressError, StoreError, TelemetryError
-from telemetry.exporters.prometheus import EmissionsCollector, metrics_registry
-from telemetry.lease import is_alive
-from telemetry.service.app import create_app
-from telemetry.service.server import EmbeddedHttp
-from telemetry.store import Store, open_store
+from fedserver_hooks.recorder import RoundRecorder
+from telemetry.domain import RoundRecord, RunStatus
+from telemetry.errors import TelemetryError
+from telemetry.store import Store
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 EXIT_COMPLETED: Final = 0
 EXIT_FAILED: Final = 1
@@ -131,30 +125,30 @@ def run_server(
     """
     stop = StopSignal()
     with stop.installed(), ExitStack() as stack:
-        store = _open_store(config, stack)
+        store = open_the_store(config, stack)
         resumed = None if resume is None else find_resumable(config, store, resume)
-        arrays = _initial_model(config) if resumed is None else resumed.checkpoint.arrays
-        _check_output(config.model.output_dir)
-        _check(lambda: check_address(config.server.address), AddressError, "server.address")
+        arrays = initial_model(config) if resumed is None else resumed.checkpoint.arrays
+        check_output(config.model.output_dir)
+        check(lambda: check_address(config.server.address), AddressError, "server.address")
         prepare_flower_process()
         if config.seed is not None:
             random.seed(config.seed)
             np.random.seed(config.seed)
-        server = _check(
+        server = check(
             lambda: assemble(
                 config,
                 store,
                 meter=meter,
-                on_round_closed=_log_round(config),
+                on_round_closed=log_round(config),
                 resume=None if resumed is None else resumed.run_id,
             ),
             TelemetryError,
             "emissions",
         )
-        http = _bind_http(config, store, server)
-        _check(server.recorder.start, TelemetryError, "telemetry.database_url")
+        http = bind_http(config, store, server.recorder)
+        check(server.recorder.start, TelemetryError, "telemetry.database_url")
         stack.callback(server.recorder.release)
-        stack.push(_finish_as_failed(server))
+        stack.push(finish_as_failed(server.recorder))
         stack.callback(http.stop)
         http.start()
         metrics_url = f"{http.url}/metrics"
@@ -190,65 +184,6 @@ def run_server(
         return outcome
 
 
-# --- before the port opens ---------------------------------------------------------------------
-
-
-def _open_store(config: ServerConfig, stack: ExitStack) -> Store:
-    url = config.telemetry.database_url
-    store = _check(lambda: open_store(url), StoreError, "telemetry.database_url")
-    stack.callback(store.close)
-    gone = _check(
-        lambda: store.mark_interrupted(utc_now(), is_alive), StoreError, "telemetry.database_url"
-    )
-    for run_id in gone:
-        logger.info("run %s was left by a server that is gone: marked as interrupted", run_id)
-    return store
-
-
-def _initial_model(config: ServerConfig) -> ArrayRecord | None:
-    path = config.model.initial
-    if path is None:
-        return None
-    return _check(lambda: load_model(Path(path)), ModelError, "model.initial")
-
-
-def _check_output(folder: Path) -> None:
-    def probe() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-
-    _check(probe, OSError, "model.output_dir")
-
-
-def _bind_http(config: ServerConfig, store: Store, server: Server) -> EmbeddedHttp:
-    http = config.telemetry.http
-    collector = EmissionsCollector(
-        store,
-        server.recorder.owner,
-        facts=server.recorder,
-        max_runs=config.telemetry.metrics_runs,
-        max_rounds=config.telemetry.metrics_rounds,
-    )
-    app = create_app(
-        metrics_registry(collector),
-        read_token=http.read_token(),
-        bind_host=http.host,
-        allowed_hosts=http.allowed_hosts,
-    )
-    return _check(
-        lambda: EmbeddedHttp(app, http.host, http.port), HttpAddressError, "telemetry.http.port"
-    )
-
-
-def _check(action: Callable[[], T], error: type[Exception], path: str) -> T:
-    """Do it; a failure before the start is a configuration error that names the key."""
-    try:
-        return action()
-    except error as problem:
-        raise ConfigError([Problem(path=path, text=str(problem), source="")]) from problem
-
-
 # --- the training --------------------------------------------------------------------------------
 
 
@@ -280,18 +215,20 @@ def _train(
         return LoopResult(arrays=None, rounds_played=0, ended="failed", reason=str(error))
 
 
-def _finish_as_failed(server: Server) -> Callable[..., bool]:
+def finish_as_failed(recorder: RoundRecorder) -> Callable[..., bool]:
     """On any exception: the run ends as failed, with the reason (a no-op once it has ended)."""
 
     def on_exit(kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
         if kind is not None:
-            server.recorder.finish("failed", f"{kind.__name__}: {error}"[:256], SIGNAL_WRITE_S)
+            recorder.finish("failed", f"{kind.__name__}: {error}"[:256], SIGNAL_WRITE_S)
         return False
 
     return on_exit
 
 
-def _log_round(config: ServerConfig) -> Callable[[RoundRecord], None]:
+def log_round(config: ServerConfig) -> Callable[[RoundRecord], None]:
+    """One line for each round that has closed."""
+
     def log(record: RoundRecord) -> None:
         if record.round > 0:
             logger.info("%s", round_line(record, config.rounds, config.metrics))
@@ -322,7 +259,7 @@ def _end(
         remove_checkpoint(folder_of(config, run_id))
     else:
         _log_how_to_resume(config, run_id)
-    closing = _closing(store, run_id)
+    closing = closing_of(store, run_id)
     codes = {"completed": EXIT_COMPLETED, "failed": EXIT_FAILED, "interrupted": stop.exit_code}
     return Outcome(run_id, codes[result.ended], result.ended, closing, paths)
 
@@ -342,7 +279,8 @@ def _log_end(outcome: Outcome, _: Store) -> None:
         logger.info("wrote %s", path)
 
 
-def _closing(store: Store, run_id: str) -> str:
+def closing_of(store: Store, run_id: str) -> str:
+    """The run's figures in one line, as they stand in the store."""
     try:
         run = store.run(run_id)
         rounds = list(store.rounds(run_id))

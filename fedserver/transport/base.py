@@ -67,7 +67,7 @@ class GridListener(Protocol):
     be quick. What a listener raises is logged and goes no further.
 
     ``node`` counts connections from 1; times are epoch seconds of the grid's clock; sizes are
-    those of the serialized message.
+    those of the serialized message, None where the transport cannot know them.
     """
 
     def connected(self, node: int, name: str, loopback: bool) -> None:
@@ -79,10 +79,10 @@ class GridListener(Protocol):
     def waiting(self, connected: int, required: int) -> None:
         """Still waiting for clients: called every half minute."""
 
-    def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def sent(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
         """A message is about to go out."""
 
-    def replied(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def replied(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
         """An answer came in time, whatever is in it."""
 
     def failed(self, node: int, phase: Phase, reason: str) -> None:
@@ -107,10 +107,10 @@ class NullListener:
     def waiting(self, connected: int, required: int) -> None:
         """Nothing."""
 
-    def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def sent(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
         """Nothing."""
 
-    def replied(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def replied(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
         """Nothing."""
 
     def failed(self, node: int, phase: Phase, reason: str) -> None:

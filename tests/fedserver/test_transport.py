@@ -56,11 +56,11 @@ class Recording(NullListener):
         """Kept."""
         self.calls.append(("disconnected", node))
 
-    def sent(self, node: int, phase: str, at: float, size_bytes: int) -> None:
+    def sent(self, node: int, phase: str, at: float, size_bytes: int | None) -> None:
         """Kept."""
         self.calls.append(("sent", node, phase, at, size_bytes))
 
-    def replied(self, node: int, phase: str, at: float, size_bytes: int) -> None:
+    def replied(self, node: int, phase: str, at: float, size_bytes: int | None) -> None:
         """Kept."""
         self.calls.append(("replied", node, phase, at, size_bytes))
         self.answered.set()
