@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench lint format examples lock clean
+.PHONY: help pictures demo test test-slow bench lint format examples lock clean
 
 export FLWR_TELEMETRY_ENABLED := 0
 
@@ -38,6 +38,9 @@ lint: $(READY) ## ruff and mypy, nothing is changed
 format: $(READY) ## let ruff correct what it can
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+pictures: $(READY) ## make the pictures of the README again, from a real demo
+	@PYTHONPATH=$(CURDIR) $(BIN)/python docs/make_pictures.py
 
 bench: $(READY) ## every benchmark; fails if one misses its target
 	@missed=(); for file in benchmarks/[a-z]*.py; do \

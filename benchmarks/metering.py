@@ -2,6 +2,9 @@
 
 The ways run here in turns, on one machine, with forced RAM power, so that the energy that is due is
 known: watts × seconds. Prints the figures and exits 1 if a target is missed. About 30 s.
+
+What counts is the training's own time: a tracker a round is built and stopped on it, ours leaves the
+reading at a round's end to the writer's thread, whose time is printed too.
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from codecarbon import OfflineEmissionsTracker
 
 from fedserver_hooks.meter import CodeCarbonMeter
+from fedserver_hooks.phases import PhaseLedger
+from telemetry.domain import ServerPhase
 
 RAM_W = 100.0
 TURNS = 5
@@ -28,6 +34,14 @@ TRAIN_S = 0.15
 """While clients train; then while they evaluate. Above the 50 ms that codecarbon resolves."""
 EVALUATE_S = 0.08
 AGGREGATE_S = 0.02
+PHASES: tuple[tuple[ServerPhase, float], ...] = (
+    ("configure", 0.0),
+    ("wait", TRAIN_S),
+    ("aggregate", AGGREGATE_S),
+    ("idle", 0.0),
+    ("evaluate", EVALUATE_S),
+    ("idle", 0.0),
+)
 JOULES_PER_KWH = 3.6e6
 
 LARGEST_COST_RATIO = 1 / 8
@@ -41,6 +55,9 @@ class Side:
 
     name: str
     seconds_a_round: list[float] = field(default_factory=list)
+    """Of the training's own time."""
+    seconds_elsewhere: list[float] = field(default_factory=list)
+    """In the writer's thread."""
     joules: float = 0.0
     wall_s: float = 0.0
 
@@ -56,24 +73,28 @@ class Side:
 
 
 def one_meter(side: Side) -> None:
-    """Ours: read at each boundary of phases; those within 50 ms take no new sample."""
+    """Ours: the ledger that the server uses, told of each phase as the server tells it."""
     meter = CodeCarbonMeter(country="ESP", force_ram_power=RAM_W)
     meter.start()
     if not meter.wait_ready(30.0):
         meter.read()  # raises why
-    time.sleep(meter.resolution_s)
-    first, begun = meter.read(), time.perf_counter()
-    for _ in range(ROUNDS_A_TURN):
-        cost = timed(meter.read)
-        time.sleep(TRAIN_S)
-        cost += timed(meter.read)
-        time.sleep(AGGREGATE_S)
-        cost += timed(meter.read)
-        time.sleep(EVALUATE_S)
-        side.seconds_a_round.append(cost + timed(meter.read))
-    used, ended = meter.read().minus(first), time.perf_counter()
-    assert used.ram_kwh is not None
-    side.joules += used.ram_kwh * JOULES_PER_KWH
+    clock = time.perf_counter
+    book = PhaseLedger(meter, clock, on_failure=print)
+    begun = book.enter((0, 1), "setup")
+    for number in range(1, ROUNDS_A_TURN + 1):
+        cost = timed(partial(book.enter, (number, 1), PHASES[0][0], read=False))
+        writer = timed(partial(book.settle, (number - 1, 1)))  # in the server: another thread
+        for phase, seconds in PHASES[1:]:
+            cost += timed(partial(book.enter, (number, 1), phase))
+            time.sleep(seconds)
+        side.seconds_a_round.append(cost)
+        side.seconds_elsewhere.append(writer)
+    ended = book.leave()
+    keys = [(number, 1) for number in range(ROUNDS_A_TURN + 1)]
+    for key in keys:
+        book.settle(key)
+    laps = [lap for key in keys for lap in book.laps(key)]
+    side.joules += sum(lap.ram_kwh or 0.0 for lap in laps) * JOULES_PER_KWH
     side.wall_s += ended - begun
     meter.stop()  # it would keep the other ways from logging
 
@@ -154,12 +175,15 @@ def main() -> int:
     print(f"{'':38}{'ms a round':>12}{'covered':>10}")
     for side in (ours, plain, quiet, narrow):
         print(f"{side.name:38}{side.median_s * 1e3:12.2f}{side.coverage:10.1%}")
-    print(
-        f"     cost ratio to the tracker without file and log {ours.median_s / quiet.median_s:.3f}"
-    )
-    ratio = ours.median_s / plain.median_s
+    elsewhere_ms = statistics.median(ours.seconds_elsewhere) * 1e3
+    print(f"     ours also takes {elsewhere_ms:.2f} ms a round in the writer's thread")
+    print(f"     cost ratio to the tracker as documented {ours.median_s / plain.median_s:.3f}")
+    ratio = ours.median_s / quiet.median_s
     checks = (
-        (f"cost ratio {ratio:.3f}, at most {LARGEST_COST_RATIO}", ratio <= LARGEST_COST_RATIO),
+        (
+            f"cost ratio to the silent tracker {ratio:.3f}, at most {LARGEST_COST_RATIO}",
+            ratio <= LARGEST_COST_RATIO,
+        ),
         (
             f"{ours.median_s * 1e3:.2f} ms a round, at most {LARGEST_COST_S * 1e3:g}",
             ours.median_s <= LARGEST_COST_S,

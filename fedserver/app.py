@@ -32,7 +32,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedserver.artefacts import write_artefacts
-from fedserver.assemble import Bridge, build_recorder, build_strategy
+from fedserver.assemble import Bridge, recorded_strategy
 from fedserver.config import ServerConfig, load_config
 from fedserver.errors import ConfigError, Problem
 from fedserver.logs import set_up_logging
@@ -95,13 +95,13 @@ def train(config: ServerConfig, grid: Grid) -> LoopResult:
         if config.seed is not None:
             random.seed(config.seed)
             np.random.seed(config.seed)
-        recorder = check(
-            lambda: build_recorder(config, store, on_round_closed=log_round(config)),
+        recorder, strategy = check(
+            lambda: recorded_strategy(config, store, on_round_closed=log_round(config)),
             TelemetryError,
             "emissions",
         )
         bridge = Bridge(recorder)
-        bridge.emissions = strategy = build_strategy(config, recorder)
+        bridge.emissions = strategy
         http = bind_http(config, store, recorder)
         stack.callback(http.stop)
         http.start()

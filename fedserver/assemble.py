@@ -14,7 +14,8 @@ from flwr.app import Message
 
 from fedserver.config import ServerConfig
 from fedserver.guard import GuardStrategy
-from fedserver.transport import BidiGrid
+from fedserver.metrics_log import MetricsLog
+from fedserver.transport import BidiGrid, Certificates, Gate
 from fedserver_hooks.clock import Clock, SystemClock
 from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
 from fedserver_hooks.recorder import RoundRecorder
@@ -39,14 +40,21 @@ class Server:
 class Bridge:
     """Hands what the transport sees to the recorder, and to the log what an operator wants to know."""
 
-    def __init__(self, recorder: RoundRecorder) -> None:
+    def __init__(
+        self, recorder: RoundRecorder, *, behind_proxy: bool = False, labelled: bool = False
+    ) -> None:
         self._recorder = recorder
+        self._behind_proxy = behind_proxy
+        self._labelled = labelled
         self._sent_at: dict[tuple[int, Phase], float] = {}
         self.emissions: EmissionsStrategy | None = None
 
     def connected(self, node: int, name: str, loopback: bool) -> None:
         """A client's stream is open."""
-        self._recorder.seen(node, name, loopback)
+        # A proxy on this machine says nothing of where its clients are.
+        self._recorder.seen(node, name, loopback and not self._behind_proxy)
+        if self._labelled:
+            self._recorder.names.settle(node)
         logger.info("client %s connected", self._recorder.names.name(node))
 
     def disconnected(self, node: int) -> None:
@@ -92,6 +100,8 @@ def assemble(
     *,
     meter: Meter | None = None,
     clock: Clock | None = None,
+    gate: Gate | None = None,
+    certificates: Certificates | None = None,
     on_round_closed: Callable[[RoundRecord], None] | None = None,
     resume: str | None = None,
 ) -> Server:
@@ -100,23 +110,24 @@ def assemble(
     ``resume`` is the id of a stored run to continue.
     """
     clock = clock or SystemClock()
-    recorder = build_recorder(
+    recorder, strategy = recorded_strategy(
         config, store, meter=meter, clock=clock, on_round_closed=on_round_closed, resume=resume
     )
-    bridge = Bridge(recorder)
+    bridge = Bridge(recorder, behind_proxy=config.server.behind_proxy, labelled=gate is not None)
     grid = BidiGrid(
         config.server.address,
+        certificates=certificates,
+        gate=gate,
         max_message_mb=config.server.max_message_mb,
         keepalive_s=config.server.keepalive_s,
         listener=bridge,
         clock=clock,
     )
-    strategy = build_strategy(config, recorder)
     bridge.emissions = strategy
     return Server(strategy, grid, recorder)
 
 
-def build_recorder(
+def recorded_strategy(
     config: ServerConfig,
     store: Store,
     *,
@@ -124,8 +135,56 @@ def build_recorder(
     clock: Clock | None = None,
     on_round_closed: Callable[[RoundRecord], None] | None = None,
     resume: str | None = None,
+) -> tuple[RoundRecorder, EmissionsStrategy]:
+    """The record of the run, not yet started, and strategy → guard → emissions around it.
+
+    The same layers whichever way clients connect. Raises `TelemetryError` or `ValueError`.
+    """
+    needed = config.strategy.needs_metrics
+    metrics_log = MetricsLog(name for name in config.metrics if name not in needed)
+
+    def round_closed(record: RoundRecord) -> None:
+        metrics_log.closed(record)
+        if on_round_closed is not None:
+            on_round_closed(record)
+
+    recorder = _recorder(
+        config, store, meter=meter, clock=clock, on_round_closed=round_closed, resume=resume
+    )
+
+    def failed(node: int, reason: str) -> None:
+        logger.info("client %s failed: %s", recorder.names.name(node), reason)
+        recorder.failed(node, reason)
+
+    def round_failed(reason: str) -> None:
+        logger.warning("the round has no new model: %s; the previous one stands", reason)
+        recorder.round_failed(reason)
+
+    inner = config.strategy.build(config.clients)
+    strategy = EmissionsStrategy(
+        GuardStrategy(
+            inner,
+            failed=failed,
+            round_failed=round_failed,
+            metrics=metrics_log.heard,
+            needs_metrics=needed,
+            wanted=config.metrics,
+            remembers=inner,
+        ),
+        recorder,
+    )
+    return recorder, strategy
+
+
+def _recorder(
+    config: ServerConfig,
+    store: Store,
+    *,
+    meter: Meter | None,
+    clock: Clock | None,
+    on_round_closed: Callable[[RoundRecord], None],
+    resume: str | None,
 ) -> RoundRecorder:
-    """The record of the run, not yet started. Raises `TelemetryError` or `ValueError`."""
     emissions = config.emissions
     if meter is None:
         meter = (
@@ -159,27 +218,4 @@ def build_recorder(
         meter=meter,
         clock=clock,
         on_round_closed=on_round_closed,
-    )
-
-
-def build_strategy(config: ServerConfig, recorder: RoundRecorder) -> EmissionsStrategy:
-    """Strategy → guard → emissions: the same layers whichever way clients connect."""
-
-    def failed(node: int, reason: str) -> None:
-        logger.info("client %s failed: %s", recorder.names.name(node), reason)
-        recorder.failed(node, reason)
-
-    def round_failed(reason: str) -> None:
-        logger.warning("the round has no new model: %s; the previous one stands", reason)
-        recorder.round_failed(reason)
-
-    inner = config.strategy.build(config.clients)
-    return EmissionsStrategy(
-        GuardStrategy(
-            inner,
-            failed=failed,
-            round_failed=round_failed,
-            needs_metrics=config.strategy.needs_metrics,
-        ),
-        recorder,
     )

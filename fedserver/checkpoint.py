@@ -18,12 +18,13 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import numpy as np
 from flwr.app import ArrayRecord
 
 from fedserver.model_io import ModelError, read_arrays, write_arrays
+from fedserver.strategies.state import Stateful
 
 logger = logging.getLogger(__name__)
 
@@ -35,24 +36,6 @@ _STATE: Final = "state/"
 
 State = Mapping[str, Any]
 """Names → NumPy arrays, or what JSON can carry: numbers, text, None, lists and mappings of them."""
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """A strategy, or a wrapper of one, that remembers something from round to round.
-
-    A new object of the same options goes on bit for bit after ``load_state(other.state())``. What
-    ``state`` returns is not changed by later rounds. Wrappers answer for themselves only: each layer
-    is asked in turn.
-    """
-
-    def state(self) -> State:
-        """What is remembered now."""
-        ...
-
-    def load_state(self, state: State) -> None:
-        """Remember this instead. Raises ValueError for a state of another kind."""
-        ...
 
 
 class CheckpointError(ModelError):
@@ -69,7 +52,8 @@ class Checkpoint:
     settings: Mapping[str, Any]
     """The options that must be the same when it goes on, as JSON has them."""
     states: Mapping[str, State] = field(default_factory=dict)
-    """State of each layer of the strategy, by its place from the outside and its class."""
+    """State of each layer of the strategy, by its place from the outside and its class; each layer
+    that is `Stateful` answers for itself only."""
     randomness: Mapping[str, Any] = field(default_factory=dict)
     """States of `random` and `numpy.random`, from `randomness_now`."""
 

@@ -16,14 +16,17 @@ from pydantic_core import ErrorDetails
 
 from fedserver import keys, options, strategies
 from fedserver.errors import ConfigError, Problem
-from fedserver.options import ServerConfig, split_address
+from fedserver.options import ServerConfig, TlsFiles, split_address
 from fedserver.sources import Layer
+from fedserver.tokens import TokenStore, TokenStoreError
+from fedserver.tokens_file import TokenFile
 from fedserver_hooks.intensity import (
     IntensityTablesMissing,
     UnknownCountry,
     UnknownRegion,
     lookup,
 )
+from telemetry.domain import utc_now
 
 _PASSWORD: Final = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
 _SHOWN_CHARACTERS: Final = 80
@@ -70,10 +73,14 @@ def wrong_values(error: ValidationError, given: Layer) -> list[Problem]:
 def _wrong_value(details: ErrorDetails, given: Layer) -> Problem:
     kind, context = details["type"], details.get("ctx", {})
     path = _path(details["loc"])
-    if kind == "extra_forbidden":
-        return Problem(path, f"unknown key{_near_key(path)}", given.source(path))
     if path in ("strategy", "strategy.name"):
         return _wrong_strategy(given)
+    if path.startswith("strategy.") and kind in ("extra_forbidden", "missing"):
+        return _wrong_option(path, kind, given)
+    if kind == "extra_forbidden":
+        return Problem(path, f"unknown key{_near_key(path)}", given.source(path))
+    if kind == "missing":
+        return Problem(path, "is missing", given.source(path))
     phrase = _PHRASES.get(kind)
     says = phrase.format(**context) if phrase else details["msg"]
     return Problem(path, f"{shown(path, details['input'])} {says}", given.source(path))
@@ -81,8 +88,10 @@ def _wrong_value(details: ErrorDetails, given: Layer) -> Problem:
 
 def _path(location: Sequence[int | str]) -> str:
     """Dotted path of an option, without the steps that pydantic takes inside one."""
-    known = {*keys.SECTIONS, *keys.OPTIONS}
+    known = {*keys.SECTIONS, *keys.OPTIONS, *keys.INSIDE}
     steps = [str(step) for step in location]
+    if steps[:2] == ["server", "tls"] and steps[2:3] and steps[2] in options.TLS_STEPS:
+        del steps[2]
     if steps[0] == "strategy" and len(steps) > 2:  # the name of the strategy, as a step of its own
         steps = [steps[0], steps[-1]]
     whole = ".".join(steps)
@@ -90,19 +99,19 @@ def _path(location: Sequence[int | str]) -> str:
         path = ".".join(steps[:count])
         if path in known:
             # What follows a section is a key of the user's; what follows an option is inside it.
-            return whole if path in keys.SECTIONS else path
+            return whole if path in keys.SECTIONS or path in keys.OPEN else path
     return whole
 
 
 def _near_key(path: str) -> str:
     """The nearest key beside it, else the same key elsewhere, else every key beside it."""
     section, _, key = path.rpartition(".")
-    known = (*keys.SECTIONS, *keys.OPTIONS)
+    known = (*keys.SECTIONS, *keys.OPTIONS, *keys.INSIDE)
     beside = [other for other in known if other.rpartition(".")[0] == section]
     near = get_close_matches(path, beside, n=1, cutoff=0.75)
     elsewhere = {other.rpartition(".")[2]: other for other in known if other not in beside}
     near = near or [elsewhere[name] for name in get_close_matches(key, elsewhere, n=1, cutoff=0.8)]
-    if near:
+    if near and section not in keys.OPEN:
         return f"; did you mean {near[0]}?"
     return f"; choices: {', '.join(sorted(other.rpartition('.')[2] for other in beside))}"
 
@@ -120,6 +129,29 @@ def _wrong_strategy(given: Layer) -> Problem:
         f"{shown('strategy.name', name)} is no strategy; {hint}{choices}",
         given.source("strategy.name"),
     )
+
+
+def _wrong_option(path: str, kind: str, given: Layer) -> Problem:
+    """A strategy's option that is not its own, or that it cannot do without."""
+    name = str(_value(given.values, "strategy.name"))
+    config = strategies.named(name)
+    key = path.rpartition(".")[2]
+    fields = {} if config is None else config.model_fields
+    if kind == "missing":
+        means = fields[key].description if key in fields else None
+        text = f"is missing; {name} has no default for it ({means})"
+        return Problem(path, text, given.source("strategy.name"))
+    own = [field for field in fields if field != "name"]
+    near = get_close_matches(key, own, n=1, cutoff=0.5)
+    others = [
+        strategy
+        for strategy, other in zip(strategies.names(), strategies.STRATEGIES, strict=True)
+        if key in other.model_fields
+    ]
+    hint = f"did you mean strategy.{near[0]}? " if near else ""
+    choices = f"{name} has {', '.join(own)}" if own else f"{name} has no options of its own"
+    elsewhere = f"; {key} is an option of {', '.join(others)}" if others else ""
+    return Problem(path, f"unknown key; {hint}{choices}{elsewhere}", given.source(path))
 
 
 def not_sections(layer: Layer) -> Iterator[Problem]:
@@ -192,10 +224,44 @@ def _open_address(config: ServerConfig) -> Findings:
             "server.address",
             (
                 f"{shown('', server.address)} is open to other machines and server.auth is none: "
-                "anybody could train along; choices: server.allow_anonymous: true, or a loopback "
-                "address such as 127.0.0.1:5000"
+                "anybody could train along; choices: server.auth: tokens, "
+                "server.allow_anonymous: true, or a loopback address such as 127.0.0.1:5000"
             ),
         )
+
+
+def _tokens(config: ServerConfig) -> Findings:
+    server = config.server
+    host, _ = split_address(server.address)
+    if server.auth == "none":
+        if server.tokens_file is not None:
+            yield "server.tokens_file", "is not read while server.auth is none; set it to tokens"
+        return
+    if server.tls is None and not is_loopback(host):
+        yield (
+            "server.tls",
+            (
+                f"tokens would travel in plain text to {shown('', server.address)}; choices: "
+                "server.tls: {certificate, key, ca}, server.tls: terminated-by-proxy (an ingress "
+                "before this server ends TLS), or a loopback address such as 127.0.0.1:5000"
+            ),
+        )
+    try:
+        TokenStore(server.tokens_store).stored()
+    except TokenStoreError as error:
+        yield "server.tokens_store", str(error)
+    try:
+        if server.tokens_file is not None:
+            TokenFile(server.tokens_file)
+    except TokenStoreError as error:
+        yield "server.tokens_file", str(error)
+
+
+def _tls(config: ServerConfig) -> Findings:
+    if isinstance(config.server.tls, TlsFiles):
+        from fedserver import tls  # cryptography is loaded only where it is needed
+
+        yield from tls.problems(config.server.tls, utc_now())
 
 
 def _open_http(config: ServerConfig) -> Findings:
@@ -244,19 +310,37 @@ def _files(config: ServerConfig) -> Findings:
         yield "model.output_dir", f"{shown('', output)} is a file, not a directory"
 
 
+def _fleet(config: ServerConfig) -> Findings:
+    strategy = config.strategy
+    trained = config.clients.trained_at_least
+    if trained < strategy.smallest_fleet:
+        yield (
+            "clients.min_fit",
+            (
+                f"{config.clients.min_fit}: {strategy.name} with these options needs "
+                f"{strategy.smallest_fleet} clients in every round ({strategy.fleet_rule}), and a "
+                f"round may train {trained}; choices: {strategy.smallest_fleet} or more"
+            ),
+        )
+
+
 _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
     _country,
     _open_address,
+    _tokens,
+    _tls,
     _open_http,
     _any_host,
     _one_port_each,
     _files,
+    _fleet,
 )
 
 
 def notes(config: ServerConfig) -> Iterator[str]:
     """What works, but perhaps otherwise than it reads; fit for a warning at start."""
     clients = config.clients
+    yield from config.strategy.notes(clients.trained_at_least)
     if clients.min_fit > clients.min_available:
         yield (
             f"clients.min_fit {clients.min_fit} is greater than clients.min_available "

@@ -19,6 +19,8 @@ import typer
 from fedserver.errors import ConfigError, Problem
 from fedserver.runs_cli import runs
 from fedserver.settings import from_pairs
+from fedserver.strategies_cli import strategies
+from fedserver.tokens_cli import tokens
 from telemetry.errors import TelemetryError
 
 EXIT_WRONG: Final = 2
@@ -33,6 +35,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(runs, name="runs")
+app.command()(strategies)
+app.add_typer(tokens, name="tokens")
 
 ConfigFile = Annotated[
     Path | None,

@@ -9,7 +9,8 @@ model stands, and the training goes on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord
@@ -20,6 +21,7 @@ from fedserver.replies import (
     EXAMPLES_KEY,
     Layer,
     Weighted,
+    arranged,
     layers_of,
     numbers_of,
     problem_with_examples,
@@ -28,6 +30,7 @@ from fedserver.replies import (
     restored,
     weighted_means,
 )
+from fedserver.strategies.state import load_state_of, state_of
 from telemetry.domain import Phase
 
 logger = logging.getLogger(__name__)
@@ -35,11 +38,25 @@ logger = logging.getLogger(__name__)
 UNUSABLE_REPLY: Final = 100
 """Error code of a reply that the guard refused; Flower's own codes end below."""
 
-MetricsListener = Callable[[Phase, dict[str, float], dict[str, int]], None]
-"""Takes a phase, the means of the optional metrics, and how many clients sent each."""
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The optional metrics of one round's replies, in one phase."""
+
+    phase: Phase
+    server_round: int
+    values: Mapping[str, float]
+    """Means by examples, each over those clients that sent a finite number."""
+    senders: Mapping[str, int]
+    """How many clients these are."""
+    usable: int
+    """Clients whose replies were usable, whatever metrics they sent."""
 
 
-def _ignore_metrics(phase: Phase, values: dict[str, float], senders: dict[str, int]) -> None:
+MetricsListener = Callable[[Heard], None]
+
+
+def _ignore_metrics(heard: Heard) -> None:
     """Nobody asked for them."""
 
 
@@ -49,7 +66,9 @@ class GuardStrategy(Strategy):
     ``failed(node, reason)`` is told of each update that is refused here (not of replies that are
     errors already), ``round_failed(reason)`` of a round without a new model. The strategy sees ``num-examples`` and the metrics in
     ``needs_metrics`` and nothing else; the other metrics are averaged here, over whoever sent them,
-    given to ``metrics`` and returned with the strategy's own. Draws no random numbers.
+    given to ``metrics`` and returned with the strategy's own; of too many names, those in ``wanted``
+    are kept. ``remembers`` is the strategy whose state is put back with the model when a model is
+    refused, if it is not the wrapped one itself. Draws no random numbers.
     """
 
     def __init__(
@@ -60,8 +79,12 @@ class GuardStrategy(Strategy):
         round_failed: Callable[[str], None],
         metrics: MetricsListener = _ignore_metrics,
         needs_metrics: frozenset[str] = frozenset(),
+        wanted: Collection[str] = (),
+        remembers: Strategy | None = None,
     ) -> None:
         self.strategy = strategy
+        self._remembers = strategy if remembers is None else remembers
+        self._wanted = wanted
         self._failed = failed
         self._round_failed = round_failed
         self._metrics = metrics
@@ -97,7 +120,8 @@ class GuardStrategy(Strategy):
                     self._failed(reply.metadata.src_node_id, problem)
                     reply = self._refused(reply, problem)
                 else:
-                    numbers.append(self._take_metrics(reply))
+                    arranged(reply.content, self._layers)
+                    numbers.append(_take_metrics(reply, self._needs))
             checked.append(reply)
         self._asked = {}
         return self._aggregate(server_round, checked, numbers)
@@ -107,17 +131,21 @@ class GuardStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         # Also without a good reply: some strategies keep count of their rounds.
         usable = f"{len(numbers)} of {len(replies)} updates were usable"
+        remembered = state_of(self._remembers)
         try:
             arrays, own = self.strategy.aggregate_train(server_round, replies)
             problem = None if arrays is None else problem_with_model(arrays, self._layers)
         except Exception as error:
             logger.debug("aggregation failed in round %d", server_round, exc_info=True)
+            load_state_of(self._remembers, remembered)
             return self._no_model(f"aggregation failed: {_words(error)} ({usable})")
         if arrays is None:
             return self._no_model(f"nothing was aggregated: {usable}")
         if problem is not None:
+            # A momentum that overflowed would spoil every round to come.
+            load_state_of(self._remembers, remembered)
             return self._no_model(problem)
-        return restored(arrays, self._layers), self._means("train", numbers, own)
+        return restored(arrays, self._layers), self._means("train", server_round, numbers, own)
 
     def _no_model(self, reason: str) -> tuple[None, None]:
         self._round_failed(reason)
@@ -148,7 +176,7 @@ class GuardStrategy(Strategy):
                 if problem is not None:
                     reply = self._refused(reply, problem)
                 else:
-                    numbers.append(self._take_metrics(reply))
+                    numbers.append(_take_metrics(reply, frozenset()))
             checked.append(reply)
         self._asked = {}
         own = None
@@ -157,7 +185,7 @@ class GuardStrategy(Strategy):
         except Exception as error:
             logger.debug("evaluation of round %d failed", server_round, exc_info=True)
             logger.warning("evaluation of round %d failed: %s", server_round, _words(error))
-        return self._means("evaluate", numbers, own)
+        return self._means("evaluate", server_round, numbers, own)
 
     # --- inside --------------------------------------------------------------------------------
 
@@ -171,27 +199,32 @@ class GuardStrategy(Strategy):
         asked = self._asked.get(reply.metadata.src_node_id, reply)
         return Message(Error(UNUSABLE_REPLY, reason), reply_to=asked)
 
-    def _take_metrics(self, reply: Message) -> Weighted:
-        """Leave the strategy its own metrics, and return the others.
-
-        The record is replaced, not changed: whoever read the reply before may still hold it.
-        """
-        key, metrics = _metrics_of(reply)
-        keep = self._needs | {EXAMPLES_KEY}
-        reply.content[key] = MetricRecord({n: v for n, v in metrics.items() if n in keep})
-        numbers = numbers_of(metrics)
-        return Weighted(
-            numbers.examples, {n: v for n, v in numbers.values.items() if n not in self._needs}
-        )
-
     def _means(
-        self, phase: Phase, numbers: list[Weighted], own: MetricRecord | None
+        self,
+        phase: Phase,
+        server_round: int,
+        numbers: list[Weighted],
+        own: MetricRecord | None,
     ) -> MetricRecord | None:
-        values, senders = weighted_means(numbers)
-        self._metrics(phase, values, senders)
+        values, senders = weighted_means(numbers, self._wanted)
+        self._metrics(Heard(phase, server_round, values, senders, len(numbers)))
         if own is None and not values:
             return None
         return MetricRecord({**(own or {}), **values})
+
+
+def _take_metrics(reply: Message, needs: frozenset[str]) -> Weighted:
+    """Leave the strategy its own metrics, and return the others.
+
+    The record is replaced, not changed: whoever read the reply before may still hold it. Under one
+    key for all replies: strategies compare them.
+    """
+    key, metrics = _metrics_of(reply)
+    keep = needs | {EXAMPLES_KEY}
+    del reply.content[key]
+    reply.content["metrics"] = MetricRecord({n: v for n, v in metrics.items() if n in keep})
+    numbers = numbers_of(metrics)
+    return Weighted(numbers.examples, {n: v for n, v in numbers.values.items() if n not in needs})
 
 
 def _metrics_of(reply: Message) -> tuple[str, MetricRecord]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from fedserver.options import ServerConfig
+from fedserver.options import ServerConfig, TlsFiles
 from fedserver.strategies import STRATEGIES
 
 
@@ -42,6 +42,10 @@ SECTIONS: Final = frozenset(path for path, field in _FIELDS.items() if field is 
 """Everything that holds further keys."""
 OPTIONS: Final = tuple(path for path, field in _FIELDS.items() if field is not None)
 """Everything that has a value, in the order of the schema, for all strategies together."""
+OPEN: Final = frozenset({"server.tls"})
+"""Options that may also be a section."""
+INSIDE: Final = tuple(path for path, _ in _walk(TlsFiles, "server.tls."))
+"""The options in such a section."""
 TEXTS: Final = frozenset(
     path for path, field in _FIELDS.items() if field is not None and _is_text(field)
 )

@@ -6,16 +6,19 @@ What one option says about another is checked in `fedserver.checks`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     SecretStr,
+    Tag,
 )
 from pydantic_core import PydanticCustomError
 
@@ -124,6 +127,11 @@ class ClientsConfig(Section):
         return max(self.min_available, self.min_fit)
 
     @property
+    def trained_at_least(self) -> int:
+        """Clients that a round trains, at least: more connected clients never make them fewer."""
+        return max(self.min_fit, int(self.needed_to_train * self.fraction_fit))
+
+    @property
     def needed_to_evaluate(self) -> int:
         """Connected clients from which a model can be evaluated; 0 where it never is."""
         return max(self.min_available, self.min_evaluate) if self.fraction_evaluate else 0
@@ -136,6 +144,31 @@ class ModelConfig(Section):
     output_dir: File = Path("runs")
 
 
+class TlsFiles(Section):
+    """Files with the server's own certificate, in PEM form."""
+
+    certificate: File
+    key: File
+    ca: File | None = None
+
+
+BEHIND_PROXY: Final = "terminated-by-proxy"
+TLS_STEPS: Final = ("files", "proxy")
+"""Names that pydantic puts into the paths of what is wrong inside `Tls`."""
+
+
+def _tls(value: object) -> object:
+    if isinstance(value, Mapping | TlsFiles) or value in (None, BEHIND_PROXY):
+        return value
+    raise PydanticCustomError("tls", "must be {certificate, key, ca}, terminated-by-proxy or null")
+
+
+Tls = Annotated[
+    Annotated[TlsFiles, Tag("files")] | Annotated[Literal["terminated-by-proxy"], Tag("proxy")],
+    Discriminator(lambda value: "proxy" if isinstance(value, str) else "files"),
+]
+
+
 class ServerSection(Section):
     """The gRPC endpoint that clients connect to."""
 
@@ -144,9 +177,14 @@ class ServerSection(Section):
     allow_anonymous: bool = False
     tokens_store: File = Path("tokens.db")
     tokens_file: File | None = None
-    tls: Any = None
+    tls: Annotated[Tls | None, BeforeValidator(_tls)] = None
     max_message_mb: Annotated[int, Field(ge=1, le=2047)] = 512  # gRPC's limit is 2 GiB - 1
     keepalive_s: Seconds = 30.0
+
+    @property
+    def behind_proxy(self) -> bool:
+        """Whether a proxy ends TLS: connections then come from it, and say nothing of clients."""
+        return self.tls == BEHIND_PROXY
 
 
 class EmissionsConfig(Section):
@@ -210,7 +248,7 @@ class TelemetryConfig(Section):
 class ServerConfig(Section):
     """The whole configuration of a server."""
 
-    run_name: Text = "training"
+    run_name: Text = "digits"
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     rounds: Count = 5
     round_timeout_s: Seconds = 600.0
@@ -230,6 +268,9 @@ PATHS = (
     "model.output_dir",
     "server.tokens_store",
     "server.tokens_file",
+    "server.tls.certificate",
+    "server.tls.key",
+    "server.tls.ca",
     "telemetry.service_token_file",
     "telemetry.http.read_token_file",
 )
@@ -240,9 +281,6 @@ SECRETS = frozenset({"telemetry.service_token"})
 
 NOT_YET: dict[str, tuple[object, ...]] = {
     "privacy": (None,),
-    "server.auth": ("none",),
-    "server.tls": (None,),
-    "server.tokens_file": (None,),
     "emissions.server_scope": ("auto", "machine"),
     "emissions.network_kwh_per_gb": (None,),
     "emissions.impute_missing": (False,),

@@ -220,11 +220,16 @@ def below(platform: Layer, upper: Layer) -> Layer:
 def deployment(directory: Path) -> Layer:
     """How a server stands inside a deployment: its ports, open to the ingress.
 
-    Lower than everything else. Port 5000 takes anybody, as it does there today, with a warning;
+    Lower than everything else. Port 5000 takes anybody, as it does there today, with a warning, and
+    speaks plain HTTP/2 behind the ingress, which ends TLS;
     port 6006 wants the token in `READ_TOKEN_FILE`, whatever name the ingress asks for.
     """
     values = {
-        "server": {"address": "0.0.0.0:5000", "allow_anonymous": True},
+        "server": {
+            "address": "0.0.0.0:5000",
+            "allow_anonymous": True,
+            "tls": "terminated-by-proxy",
+        },
         "telemetry": {
             "http": {
                 "host": "0.0.0.0",  # noqa: S104 - the ingress comes from outside, with a token
@@ -235,6 +240,6 @@ def deployment(directory: Path) -> Layer:
         },
     }
     http = "telemetry.http."
-    paths = ("server.address", "server.allow_anonymous", http + "host", http + "port",
+    paths = ("server.address", "server.allow_anonymous", "server.tls", http + "host", http + "port",
              http + "read_token_file", http + "allowed_hosts")  # fmt: skip
     return Layer(values, dict.fromkeys(paths, DEFAULT))

@@ -7,7 +7,7 @@ other metrics than the rest ends the run. These are the checks of the guard, wit
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 EXAMPLES_KEY: Final = "num-examples"
+ARRAYS_KEY: Final = "arrays"
 MAX_OPTIONAL_METRICS: Final = 32
 """Names of optional metrics that are kept in a round; the first in alphabetical order."""
 _READING_ERRORS: Final = (ValueError, TypeError, EOFError, OSError, MemoryError, OverflowError)
@@ -87,10 +88,25 @@ def problem_with_examples(metrics: MetricRecord) -> str | None:
 
 def _problem_with_needed(metrics: MetricRecord, needed: Iterable[str]) -> str | None:
     for name in sorted(needed):
-        if _finite(metrics.get(name)) is None:
+        loss = _finite(metrics.get(name))
+        if loss is None:
             sent = f"is {_short(metrics[name])}" if name in metrics else "is missing"
             return f"the strategy needs the metric {name}, which {sent}"
+        if loss < 0:
+            return f"the strategy needs the loss {name}, which is below 0: {loss:g}"
     return None
+
+
+def arranged(content: RecordDict, layers: Layers) -> None:
+    """Bring a good update's layers into the order that was sent, under one key for all replies.
+
+    Some strategies pair layers by position, and Flower ends a round whose replies have other keys.
+    The record is replaced, not changed.
+    """
+    ((key, arrays),) = content.array_records.items()
+    if key != ARRAYS_KEY or list(arrays) != list(layers):
+        del content[key]
+        content[ARRAYS_KEY] = ArrayRecord({name: arrays[name] for name in layers})
 
 
 def _problem_with_names(arrays: ArrayRecord, layers: Layers) -> str | None:
@@ -198,19 +214,25 @@ def numbers_of(metrics: MetricRecord) -> Weighted:
     return Weighted(examples, {name: value for name, value in found.items() if value is not None})
 
 
-def weighted_means(replies: Iterable[Weighted]) -> tuple[dict[str, float], dict[str, int]]:
-    """Means weighted by examples, each over the replies that have the number, and how many have."""
+def weighted_means(
+    replies: Iterable[Weighted], wanted: Collection[str] = ()
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Means weighted by examples, each over the replies that have the number, and how many have.
+
+    Of too many names those in ``wanted`` are kept first: no client can push them out.
+    """
     columns: dict[str, list[tuple[int, float]]] = {}
     for reply in replies:
         for name, value in reply.values.items():
             columns.setdefault(name, []).append((reply.examples, value))
-    kept = sorted(columns)[:MAX_OPTIONAL_METRICS]
+    first = sorted(columns, key=lambda name: (name not in wanted, name))
+    kept = sorted(first[:MAX_OPTIONAL_METRICS])
     means = {name: _mean(columns[name]) for name in kept}
     return means, {name: len(columns[name]) for name in kept}
 
 
 def _mean(column: list[tuple[int, float]]) -> float:
-    # Shares first: a sum of products could leave the range of floats, a mean cannot.
+    # Shares first, and of halves: sums would leave the range of floats, where the mean does not.
     total = sum(weight for weight, _ in column)
     mean = math.fsum(weight / total * (value / 2) for weight, value in column) * 2
     lowest, highest = min(value for _, value in column), max(value for _, value in column)

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -20,8 +20,17 @@ from fedserver.artefacts import write_artefacts
 from fedserver.assemble import Server, assemble
 from fedserver.checkpoint import remove_checkpoint
 from fedserver.config import ServerConfig
+from fedserver.leftovers import keep
 from fedserver.loop import LoopResult, run_rounds
-from fedserver.preparing import bind_http, check, check_output, initial_model, open_the_store
+from fedserver.preparing import (
+    bind_http,
+    certificates_of,
+    check,
+    check_output,
+    gate_of,
+    initial_model,
+    open_the_store,
+)
 from fedserver.resuming import Resumed, find_resumable, folder_of, saver
 from fedserver.transport import (
     AddressError,
@@ -37,6 +46,7 @@ from fedserver_hooks.meter import Meter
 from fedserver_hooks.recorder import RoundRecorder
 from telemetry.domain import RoundRecord, RunStatus
 from telemetry.errors import TelemetryError
+from telemetry.service.app import auth_failures_counter
 from telemetry.store import Store
 
 logger = logging.getLogger(__name__)
@@ -45,6 +55,8 @@ EXIT_COMPLETED: Final = 0
 EXIT_FAILED: Final = 1
 DISCONNECT_GRACE_S: Final = 5.0
 """How long an ordinary end waits for clients that are still busy."""
+FINAL_WRITE_S: Final = 2.0
+"""How long an ordinary end waits for the store once more, after lingering."""
 SIGNAL_WRITE_S: Final = 1.0
 """How long an end by a signal waits for the store: the process is gone within two seconds."""
 
@@ -103,6 +115,8 @@ class Outcome:
     exit_code: int
     status: RunStatus
     closing: str
+    complete: bool = True
+    """Whether all of the run was in the store when this was said."""
     artefacts: list[Path] = field(default_factory=list)
 
 
@@ -134,20 +148,25 @@ def run_server(
         if config.seed is not None:
             random.seed(config.seed)
             np.random.seed(config.seed)
+        refusals = auth_failures_counter()
+        gate = gate_of(config, refusals)
+        certificates = certificates_of(config)
         server = check(
             lambda: assemble(
                 config,
                 store,
                 meter=meter,
+                gate=gate,
+                certificates=certificates,
                 on_round_closed=log_round(config),
                 resume=None if resumed is None else resumed.run_id,
             ),
             TelemetryError,
             "emissions",
         )
-        http = bind_http(config, store, server.recorder)
+        http = bind_http(config, store, server.recorder, refusals)
         check(server.recorder.start, TelemetryError, "telemetry.database_url")
-        stack.callback(server.recorder.release)
+        stack.callback(_let_go, config, server)
         stack.push(finish_as_failed(server.recorder))
         stack.callback(http.stop)
         http.start()
@@ -155,6 +174,8 @@ def run_server(
         if resumed is not None:
             resumed.restore(server.strategy)
         server.grid.start()
+        if gate is not None:
+            stack.enter_context(gate.watching(server.grid.expel))
         stop.tell(server.grid.request_stop)
         logger.info(
             "run %s (%s): clients may connect to %s; metrics at %s",
@@ -181,6 +202,10 @@ def run_server(
         (on_ended or _log_end)(outcome, store)
         if not stop.is_set:
             _linger(config, stop, metrics_url)
+        if not outcome.complete and server.recorder.delivered(
+            0.0 if stop.is_set else FINAL_WRITE_S
+        ):
+            outcome = _tell_again(config, store, server, outcome, result)
         return outcome
 
 
@@ -193,8 +218,10 @@ def _train(
     clients = config.clients
     try:
         if arrays is None:
-            logger.info("no model.initial: waiting for a client that has a model")
+            logger.info("no model.initial: a client will be asked for its model")
+            # Only once everybody is there: the first to come may be one without a model.
             server.grid.require(clients.needed_to_train, clients.wait_timeout_s)
+            server.grid.get_node_ids()
             arrays = server.grid.initial_arrays(config.round_timeout_s)
         return run_rounds(
             server.strategy,
@@ -259,9 +286,37 @@ def _end(
         remove_checkpoint(folder_of(config, run_id))
     else:
         _log_how_to_resume(config, run_id)
+    complete = recorder.delivered()
     closing = closing_of(store, run_id)
+    if not complete:
+        left = recorder.undelivered_rounds
+        closing = f"incomplete, {left} round(s) are not in the store yet: {closing}"
     codes = {"completed": EXIT_COMPLETED, "failed": EXIT_FAILED, "interrupted": stop.exit_code}
-    return Outcome(run_id, codes[result.ended], result.ended, closing, paths)
+    return Outcome(run_id, codes[result.ended], result.ended, closing, complete, paths)
+
+
+def _tell_again(
+    config: ServerConfig, store: Store, server: Server, outcome: Outcome, result: LoopResult
+) -> Outcome:
+    """The store has taken what it refused at the end: the artefacts and the total are whole now."""
+    run_id = server.recorder.run.run_id
+    paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
+    whole = replace(outcome, closing=closing_of(store, run_id), complete=True, artefacts=paths)
+    logger.info("run %s is in the store now: %s", run_id, whole.closing)
+    return whole
+
+
+def _let_go(config: ServerConfig, server: Server) -> None:
+    """Last of all: keep what the store would not take, and give up the run."""
+    recorder = server.recorder
+    if not recorder.delivered() and (rounds := recorder.leftovers()):
+        try:
+            path = keep(config.model.output_dir / recorder.run.run_id, rounds, recorder.ending)
+        except OSError as error:
+            logger.error("%d round(s) are lost: %s", len(rounds), error)
+        else:
+            logger.warning("%d round(s) are kept in %s for the next start", len(rounds), path)
+    recorder.release()
 
 
 def _log_how_to_resume(config: ServerConfig, run_id: str) -> None:

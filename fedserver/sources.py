@@ -128,7 +128,7 @@ def _without_empty_sections(values: dict[str, Any], prefix: str = "") -> dict[st
 def from_environment(environ: Mapping[str, str], directory: Path) -> Layer:
     """``FEDSERVER_ROUNDS=5``, ``FEDSERVER_TELEMETRY__HTTP__PORT=0``."""
     wanted = {name: environ[name] for name in sorted(environ) if name.upper().startswith(PREFIX)}
-    known = {variable(path): path for path in (*keys.SECTIONS, *keys.OPTIONS)}
+    known = {variable(path): path for path in (*keys.SECTIONS, *keys.OPTIONS, *keys.INSIDE)}
     unknown = {name for name in wanted if name not in known and not _in_open_section(name)}
     problems = tuple(
         Problem("", f"unknown environment variable {name}{_near_variable(name, known)}", "")

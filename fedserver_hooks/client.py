@@ -9,6 +9,8 @@ In a ``NumPyClient`` (any Flower from 1.13 on; this module needs no Flower for i
 
 In a ``ClientApp``: ``ClientApp(mods=[emissions_mod(country="ESP")])``.
 
+`start_client` and `BearerToken` are here too (from `fedserver_hooks.client_start`, with Flower).
+
 Emissions are the machine's energy × the carbon intensity of ``country``. Nothing here raises into
 training: what cannot be measured is left out of the reply, with one WARNING.
 """
@@ -35,7 +37,19 @@ from telemetry.reports import WIRE_SCHEMA
 if TYPE_CHECKING:
     from flwr.app import Context, Message
 
+    from fedserver_hooks.client_start import BearerToken, start_client
+
     Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
+
+__all__ = [
+    "BearerToken",
+    "Emissions",
+    "emissions_mod",
+    "start_client",
+    "track_emissions",
+    "wait_for_port",
+    "warm_up",
+]
 
 Value = int | float | str
 
@@ -256,6 +270,12 @@ def wait_for_port(address: str, timeout_s: float = 60.0) -> None:
             time.sleep(min(_POLL_S, left_s))
         else:
             return
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("BearerToken", "start_client"):  # which need gRPC and Flower
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("fedserver_hooks.client_start"), name)
 
 
 # --- where an exception would reach training -------------------------------------------------

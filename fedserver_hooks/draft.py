@@ -88,8 +88,9 @@ class Draft:
     started_at: float
     ended_at: float | None = None
     events: list[Event] = field(default_factory=list)
-    train_metrics: dict[str, float] = field(default_factory=dict)
-    evaluate_metrics: dict[str, float] = field(default_factory=dict)
+    train_metrics: Mapping[str, Any] | None = None
+    """As the strategy returned them; the writer picks the numbers out."""
+    evaluate_metrics: Mapping[str, Any] | None = None
     aggregated: bool = False
     failure: str | None = None
     interrupted: bool = False
@@ -101,7 +102,8 @@ class Names:
     """Who a node is: connection facts, and the pseudonym under which it is shown.
 
     A node is what is accounted for; a name only labels it. A second live node of one name becomes
-    ``name#2``: two live nodes are never shown as one client.
+    ``name#2``: two live nodes are never shown as one client. A settled name (of a token) is not for
+    the client to change.
     """
 
     def __init__(self, secret: bytes) -> None:
@@ -110,6 +112,7 @@ class Names:
         self._names: dict[str, str] = {}
         self._loopback: dict[str, bool] = {}
         self._live: set[str] = set()
+        self._settled: set[str] = set()
 
     def seen(self, node: Node, name: str | None, loopback: bool | None) -> None:
         """A node connected; ``name`` is what its transport calls it."""
@@ -128,7 +131,13 @@ class Names:
     def claim(self, node: Node, name: str) -> None:
         """A client says what it is called."""
         with self._lock:
-            self._claim(str(node), name)
+            if str(node) not in self._settled:
+                self._claim(str(node), name)
+
+    def settle(self, node: Node) -> None:
+        """What a node is called now is certain: what it claims to be called is passed over."""
+        with self._lock:
+            self._settled.add(str(node))
 
     def _claim(self, node: str, name: str) -> None:
         taken = {self._names.get(other) for other in self._live if other != node}

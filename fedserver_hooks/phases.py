@@ -69,17 +69,27 @@ class PhaseLedger:
         self._wait = wait
         self._lock = threading.Lock()
         self._open: _Stretch | None = None
+        self._idle_is_short = False
         self._pending: list[_Stretch] = []
         self._last: tuple[float, Reading] | None = None
         self._sums: dict[RoundKey, dict[ServerPhase, _Sum]] = {}
 
-    def enter(self, key: RoundKey, phase: ServerPhase, now: float | None = None) -> float:
-        """Leave the phase so far and enter another; returns the instant, epoch seconds."""
+    def enter(
+        self, key: RoundKey, phase: ServerPhase, now: float | None = None, *, read: bool = True
+    ) -> float:
+        """Leave the phase so far and enter another; returns the instant, epoch seconds.
+
+        ``read=False`` leaves the reading that is due to a `settle` that follows at once, in another
+        thread: it is then split at this instant, and costs the training nothing.
+        """
         with self._lock:
             instant = self._clock() if now is None else now
             self._leave(instant)
             self._open = _Stretch(key, phase, instant, instant)
-            if self._due(instant):
+            # Going idle is followed at once by something else, as a rule; one reading there serves
+            # both boundaries. Where idling was long the last time, it gets a reading of its own.
+            skip = phase == "idle" and self._idle_is_short
+            if read and not skip and self._due(instant):
                 self._read()
             return instant
 
@@ -143,6 +153,8 @@ class PhaseLedger:
     def _leave(self, instant: float) -> None:
         if self._open is not None:
             self._open.end = instant
+            if self._open.phase == "idle":
+                self._idle_is_short = self._open.wall_s < self._meter.resolution_s
             if self._open.wall_s > 0:
                 self._pending.append(self._open)
 

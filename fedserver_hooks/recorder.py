@@ -76,6 +76,15 @@ def _harmless(
     return call
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended."""
+
+    status: RunStatus
+    ended_at: datetime
+    reason: str | None
+
+
 class RoundRecorder:
     """The record of one run.
 
@@ -105,6 +114,7 @@ class RoundRecorder:
         self.failures = Failures()
         self.names = Names(store.secret)
         self.overhead_s = 0.0
+        self.ending: Ending | None = None
         self.owner = owner or this_process()
         self._rules = rules or Rules()
         self._clock = clock or SystemClock()
@@ -147,8 +157,7 @@ class RoundRecorder:
         began = self._clock() if resumed else self.run.started_at.timestamp()
         if self.run.tracked:
             self.meter.start()
-            if not self.meter.wait_ready(METER_START_S):
-                self._meter_failed(MeterError(f"it was not ready after {METER_START_S:g} s"))
+            self.meter.wait_ready(METER_START_S)  # what is wrong, the first reading says
         factors = dataclasses.replace(
             self.run.factors, server_sensor=self.meter.sensor, server_scope=self.meter.scope
         )
@@ -196,16 +205,26 @@ class RoundRecorder:
         self._close_round(ended)
         unplaced = self._unplaced
 
+        ended_at = max(self.run.started_at, datetime.fromtimestamp(ended, UTC))
+        self.ending = Ending(status, ended_at, reason)
+
         def last() -> None:
             if unplaced:
                 self.store.add_late_reports(self.run.run_id, unplaced)
-            ended_at = max(self.run.started_at, datetime.fromtimestamp(ended, UTC))
             self.store.finish_run(self.run.run_id, status, ended_at, reason)
 
         if not self._writer.close(timeout_s, last):
             left = self._writer.undelivered_rounds
-            self.failures.note("store", f"{left} round(s) could not be stored before the end")
+            self.failures.note("store", f"{left} round(s) are not stored yet at the end")
         self.meter.stop()
+
+    def delivered(self, timeout_s: float = 0.0) -> bool:
+        """After `finish`: whether all of the run is in the store, waiting for it so long."""
+        return self._writer.wait_done(timeout_s)
+
+    def leftovers(self) -> Sequence[RoundRecord]:
+        """The process is about to go: try no more, and return what is not in the store."""
+        return self._writer.abandon()
 
     @_harmless
     def release(self) -> None:
@@ -234,7 +253,8 @@ class RoundRecorder:
         if known:
             return
         self._writer.barrier(BARRIER_S)
-        now = self._enter(key, "configure")
+        # The writer, which closes the round before, reads the meter: not on the training's time.
+        now = self._enter(key, "configure", read=False)
         self._close_round(now)
         self._open_round(key, now)
         self._write_open()
@@ -249,22 +269,35 @@ class RoundRecorder:
 
     @_harmless
     def aggregated(self, arrived: bool, metrics: Mapping[str, Any] | None) -> None:
-        """Aggregation has ended; ``arrived`` says whether there is a new model."""
+        """Aggregation has ended; ``arrived`` says whether there is a new model. The server is idle."""
         with self._lock:
             draft = self._draft
-            if draft is not None:
-                draft.aggregated = arrived
-                draft.train_metrics = numbers_in(metrics)
-                if not arrived and draft.failure is None:
-                    draft.failure = "nothing was aggregated"
-        self._write_open()
+            if draft is None:
+                return
+            draft.aggregated = arrived
+            draft.train_metrics = metrics
+            if not arrived and draft.failure is None:
+                draft.failure = "nothing was aggregated"
+        self._enter(draft.key, "idle")
+
+    @_harmless
+    def evaluating(self) -> None:
+        """Evaluation begins. What training came to is stored meanwhile."""
+        with self._lock:
+            draft = self._draft
+        if draft is not None:
+            self._enter(draft.key, "evaluate")
+            self._write_open()
 
     @_harmless
     def evaluated(self, metrics: Mapping[str, Any] | None) -> None:
-        """Evaluation has ended."""
+        """Evaluation has ended; the server is idle."""
         with self._lock:
-            if self._draft is not None:
-                self._draft.evaluate_metrics = numbers_in(metrics)
+            draft = self._draft
+            if draft is None:
+                return
+            draft.evaluate_metrics = metrics
+        self._enter(draft.key, "idle")
         self._write_open()
 
     @_harmless
@@ -312,8 +345,14 @@ class RoundRecorder:
 
     @_harmless
     def replies(self, phase: Phase, replies: Sequence[ReplyParts]) -> None:
-        """Replies are here, with the reports taken out."""
-        self._append(Replied(phase, replies, self._clock()))
+        """Replies are here, with the reports taken out. After those to training comes aggregation."""
+        with self._lock:
+            draft = self._draft
+            if draft is None:
+                return
+        if phase == "train":
+            self._enter(draft.key, "aggregate")
+        draft.events.append(Replied(phase, replies, self._clock()))
 
     @_harmless
     def late(
@@ -352,8 +391,10 @@ class RoundRecorder:
     def _key(self, number: int) -> RoundKey:
         return number, (self._attempts or {}).get(number, 1)
 
-    def _enter(self, key: RoundKey, phase: ServerPhase) -> float:
-        return self._ledger.enter(key, phase) if self.run.tracked else self._clock()
+    def _enter(self, key: RoundKey, phase: ServerPhase, *, read: bool = True) -> float:
+        if not self.run.tracked:
+            return self._clock()
+        return self._ledger.enter(key, phase, read=read)
 
     def _append(self, event: Event) -> bool:
         with self._lock:
@@ -377,7 +418,9 @@ class RoundRecorder:
             draft.ended_at = now
             draft.revision += 1
             revision = draft.revision
-        self._writer.submit(draft.key, lambda: self._make(draft, builder, revision, closed=True))
+        self._writer.submit(
+            draft.key, lambda: self._make(draft, builder, revision, closed=True), closed=True
+        )
 
     @_harmless
     def _refresh(self) -> None:
@@ -393,7 +436,9 @@ class RoundRecorder:
                 return
             draft.revision += 1
             revision = draft.revision
-        self._writer.submit(draft.key, lambda: self._make(draft, builder, revision, closed=False))
+        self._writer.submit(
+            draft.key, lambda: self._make(draft, builder, revision, closed=False), closed=False
+        )
 
     def _make(
         self, draft: Draft, builder: FactBuilder, revision: int, *, closed: bool
@@ -403,7 +448,7 @@ class RoundRecorder:
             self._ledger.settle(draft.key)
         builder.fold()
         with self._lock:
-            metrics = dict(draft.train_metrics), dict(draft.evaluate_metrics)
+            metrics = numbers_in(draft.train_metrics), numbers_in(draft.evaluate_metrics)
             reason = draft.failure
         status = status_of(draft, builder, closed=closed)
         record = account(

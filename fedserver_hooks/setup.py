@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fedserver_hooks.clock import Clock
 from fedserver_hooks.host import host_id
-from fedserver_hooks.intensity import lookup
+from fedserver_hooks.intensity import Intensity, IntensityTablesMissing, lookup
 from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
 from fedserver_hooks.recorder import RoundRecorder
 from telemetry.accounting import Rules
@@ -20,6 +20,13 @@ from telemetry.domain import Factors, RoundRecord, RunInfo, utc_now
 if TYPE_CHECKING:
     from telemetry.store import Store
 
+WORLD_AVERAGE_WITHOUT_TABLES = Intensity(
+    g_per_kwh=475.0,
+    source="world average (IEA 2019); codecarbon, which has the country tables, is not installed",
+    year=2019,
+    country=None,
+    country_name=None,
+)
 _PACKAGES = ("fedserver-telemetry", "flwr", "codecarbon", "numpy")
 
 
@@ -45,8 +52,15 @@ def factors_for(
     intensity_g_per_kwh: float | None = None,
     pue: float = 1.0,
 ) -> Factors:
-    """The server's factors; raises `UnknownCountry` for a country or region nobody knows."""
-    intensity = lookup(country, region, intensity_g_per_kwh)
+    """The server's factors; raises `UnknownCountry` or `UnknownRegion` for one that nobody knows.
+
+    Without codecarbon there are no tables to look into: the world average stands in, and is called
+    so, for a missing package must not keep anybody from training.
+    """
+    try:
+        intensity = lookup(country, region, intensity_g_per_kwh)
+    except IntensityTablesMissing:
+        intensity = WORLD_AVERAGE_WITHOUT_TABLES
     return Factors(
         server_carbon_intensity_g_per_kwh=intensity.g_per_kwh,
         intensity_source=intensity.source,

@@ -19,6 +19,7 @@ from fedserver_hooks.draft import ReplyParts
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.wire import RUN_ID_KEY, take_report
 from telemetry.domain import Phase
+from telemetry.errors import TelemetryError
 
 if TYPE_CHECKING:
     from telemetry.store import Store
@@ -93,6 +94,7 @@ class EmissionsStrategy(Strategy):
         else:
             self.recorder.finish("completed")
         finally:
+            self.recorder.leftovers()
             self.recorder.release()
         return result
 
@@ -116,7 +118,6 @@ class EmissionsStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The inner strategy's result, after the reports were taken out of the replies."""
-        self.recorder.enter("aggregate")
         replies = self._take_reports("train", replies)
         try:
             arrays, metrics = self.strategy.aggregate_train(server_round, replies)
@@ -124,14 +125,13 @@ class EmissionsStrategy(Strategy):
             self.recorder.round_failed(f"aggregation failed: {_words(error)}")
             raise
         self.recorder.aggregated(arrays is not None, metrics)
-        self.recorder.enter("idle")
         return arrays, metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The inner strategy's messages."""
-        self.recorder.enter("evaluate")
+        self.recorder.evaluating()
         return self._configure("evaluate", server_round, arrays, config, grid)
 
     def aggregate_evaluate(
@@ -140,7 +140,6 @@ class EmissionsStrategy(Strategy):
         """The inner strategy's result, after the reports were taken out of the replies."""
         replies = self._take_reports("evaluate", replies)
         metrics = self.strategy.aggregate_evaluate(server_round, replies)
-        self.recorder.enter("idle")
         self.recorder.evaluated(metrics)
         return metrics
 
@@ -189,4 +188,6 @@ class EmissionsStrategy(Strategy):
 
 def _words(error: Exception) -> str:
     text = str(error).strip()
+    if isinstance(error, TelemetryError):  # ours are sentences
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

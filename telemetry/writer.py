@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 RoundKey = tuple[int, int]
 MAX_KEPT_ROUNDS: Final = 1_000
 """Rounds kept in memory while the store cannot be written; beyond it the oldest are lost."""
+ABANDON_S: Final = 1.0
+"""How long a write that is under way may take to end when the writer is abandoned."""
 RETRY_S: Final = (0.05, 0.25, 1.0, 2.0)
 """Pauses before a store that failed is tried again; the last one repeats."""
 
@@ -64,6 +66,7 @@ class _Job:
 
     key: RoundKey
     make: Callable[[], RoundRecord]
+    closed: bool
     record: RoundRecord | None = None
 
 
@@ -116,9 +119,9 @@ class RoundWriter:
         """Start the thread."""
         self._thread.start()
 
-    def submit(self, key: RoundKey, make: Callable[[], RoundRecord]) -> None:
+    def submit(self, key: RoundKey, make: Callable[[], RoundRecord], *, closed: bool) -> None:
         """Have a round written; ``make`` builds its record in the writer's thread."""
-        self._inbox.put(_Job(key, make))
+        self._inbox.put(_Job(key, make, closed))
 
     def barrier(self, timeout_s: float) -> bool:
         """Wait until all that was submitted is written; False if that took longer."""
@@ -132,14 +135,24 @@ class RoundWriter:
         return len(self._jobs) + self._lost
 
     def close(self, timeout_s: float, last: Callable[[], None]) -> bool:
-        """Write what is left, then do ``last``, within ``timeout_s``; True if all was done.
+        """Write what is left, then do ``last``; True if all was done within ``timeout_s``.
 
-        ``last`` is tried again, like a round, when it raises a `StoreError`.
+        ``last`` is tried again, like a round, when it raises a `StoreError`. What is not done in time
+        is tried on, until `abandon`.
         """
         self._inbox.put(_Close(last))
-        self._done.wait(timeout_s)
+        return self.wait_done(timeout_s)
+
+    def wait_done(self, timeout_s: float) -> bool:
+        """Wait for what `close` began."""
+        return self._done.wait(timeout_s) and not self._lost
+
+    def abandon(self) -> Sequence[RoundRecord]:
+        """Try no more; the records that could not be written, in order."""
         self._abandoned = True
-        return self._done.is_set() and not self._lost
+        self._inbox.put(threading.Event())  # wakes the thread
+        self._thread.join(ABANDON_S)
+        return [job.record for job in self._jobs.values() if job.record is not None]
 
     # --- the thread --------------------------------------------------------------------------
 
@@ -149,6 +162,7 @@ class RoundWriter:
             self._receive()
             if time.monotonic() >= self._renew_at:
                 self._renew_lease()
+            self._make_closed()
             if self._write_all():
                 for written in self._waiting:
                     written.set()
@@ -175,6 +189,9 @@ class RoundWriter:
             return
 
     def _keep(self, job: _Job) -> None:
+        known = self._jobs.get(job.key)
+        if known is not None and known.closed:
+            return  # a closed round is never overtaken
         self._jobs[job.key] = job
         while len(self._jobs) > MAX_KEPT_ROUNDS:
             oldest = next(iter(self._jobs))
@@ -182,9 +199,24 @@ class RoundWriter:
             self._lost += 1
             self._failures.note("store", f"round {oldest[0]} could not be kept any longer")
 
+    def _make_closed(self) -> None:
+        """Make the records of closed rounds before any is written: a store that hangs on one must
+        not keep the next from being told.
+        """
+        for job in list(self._jobs.values()):
+            if job.closed:
+                try:
+                    self._made(job)
+                except Exception as error:  # noqa: BLE001 - as in `_write_all`
+                    self._drop(job, error)
+
+    def _drop(self, job: _Job, error: Exception) -> None:
+        self._failures.note("accounting", f"round {job.key[0]} is not stored", error=error)
+        self._jobs.pop(job.key, None)
+
     def _write_all(self) -> bool:
         """Write round after round until one fails; it then stays first in line. True if none did."""
-        while self._jobs:
+        while self._jobs and not self._abandoned:
             key, job = next(iter(self._jobs.items()))
             try:
                 self._store.record_round(self._made(job))
@@ -195,9 +227,9 @@ class RoundWriter:
             except RoundConflict as error:
                 self._failures.note("store", str(error))
             except Exception as error:  # noqa: BLE001 - a fault of ours must not stop the next rounds
-                self._failures.note("accounting", f"round {key[0]} is not stored", error=error)
+                self._drop(job, error)
             self._tries = 0
-            del self._jobs[key]
+            self._jobs.pop(key, None)
         return True
 
     def _made(self, job: _Job) -> RoundRecord:

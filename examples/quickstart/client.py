@@ -10,7 +10,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # before flwr is imported
 import flwr as fl
 
 from fedserver.demo.digits import DigitsModel, load_partition
-from fedserver_hooks.client import track_emissions, wait_for_port
+from fedserver_hooks.client import track_emissions, wait_for_port, warm_up
 
 COUNTRY = "ESP"  # where this client computes
 
@@ -47,6 +47,7 @@ if __name__ == "__main__":
     parser.add_argument("--partition", type=int, choices=[0, 1], required=True)
     parser.add_argument("--server", default="127.0.0.1:5000")
     arguments = parser.parse_args()
+    warm_up()  # the meter takes two seconds to start
     wait_for_port(arguments.server, timeout_s=120)  # Flower's start_client does not wait for one
     fl.client.start_client(
         server_address=arguments.server, client=Client(arguments.partition).to_client()

@@ -16,29 +16,39 @@ from __future__ import annotations
 from fedserver.transport.address import check_address
 from fedserver.transport.base import (
     AddressError,
+    Gate,
     GridListener,
+    Holder,
     NoInitialModel,
     NullListener,
+    Refused,
     RoundGrid,
     Stopped,
     TooFewClients,
     TransportError,
+    Unavailable,
 )
 from fedserver.transport.grid import BidiGrid
 from fedserver.transport.process import prepare_flower_process
+from fedserver.transport.server import Certificates
 from fedserver.transport.superlink import SuperLinkGrid
 
 __all__ = [
     "AddressError",
     "BidiGrid",
+    "Certificates",
+    "Gate",
     "GridListener",
+    "Holder",
     "NoInitialModel",
     "NullListener",
+    "Refused",
     "RoundGrid",
     "Stopped",
     "SuperLinkGrid",
     "TooFewClients",
     "TransportError",
+    "Unavailable",
     "check_address",
     "prepare_flower_process",
 ]

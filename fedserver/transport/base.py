@@ -4,13 +4,16 @@ TransportError(TelemetryError)
 ├─ AddressError      the FL address cannot be listened on; the text says why
 ├─ TooFewClients     not enough clients were free in time
 ├─ NoInitialModel    no client could say what to begin with
+├─ Refused           a client may not connect
+├─ Unavailable       whether a client may connect cannot be known now
 └─ Stopped           someone asked for the end
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from flwr.app import Message, RecordDict
@@ -40,7 +43,7 @@ class TooFewClients(TransportError):
         self.free = free
         self.required = required
         self.waited_s = waited_s
-        waited = f" after {waited_s:.3g} s" if waited_s >= 0.1 else ""
+        waited = f" after {round(waited_s, 1):g} s" if waited_s >= 0.1 else ""
         super().__init__(f"too few clients: {free} of {required}{waited}")
 
 
@@ -62,6 +65,37 @@ class Stopped(TransportError):
         super().__init__("the training was asked to stop")
 
 
+class Refused(TransportError):
+    """A client may not connect; it is told ``reason``, with UNAUTHENTICATED."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Unavailable(TransportError):
+    """A client may try again later; it is told ``reason``, with UNAVAILABLE."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has been let in: what to call it, and what its gate knows it by."""
+
+    name: str
+    key: bytes
+
+
+class Gate(Protocol):
+    """Says who may connect. Called in a connection's own thread, before anything is read of it."""
+
+    def admit(self, metadata: Sequence[tuple[str, str | bytes]], peer: str) -> Holder:
+        """Who is calling from ``peer`` (``host:port``). Raises `Refused` or `Unavailable`."""
+
+
 class GridListener(Protocol):
     """Is told what the transport sees. Calls come from any thread and hold up the training:
     be quick. What a listener raises is logged and goes no further.
@@ -71,7 +105,10 @@ class GridListener(Protocol):
     """
 
     def connected(self, node: int, name: str, loopback: bool) -> None:
-        """A client's stream is open. ``name`` is its peer's host and a running number."""
+        """A client's stream is open.
+
+        ``name`` is what the gate calls it; without a gate its peer's host and a running number.
+        """
 
     def disconnected(self, node: int) -> None:
         """A client's stream is gone."""

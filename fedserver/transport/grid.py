@@ -12,7 +12,9 @@ from flwr.app import ArrayRecord, Error, Message, MessageType
 from flwr.common.constant import ErrorCode
 
 from fedserver.transport.base import (
+    Gate,
     GridListener,
+    Holder,
     NoInitialModel,
     NullListener,
     RoundGrid,
@@ -70,7 +72,8 @@ class BidiGrid(RoundGrid):
     """A grid over Flower's gRPC-bidi protocol, for one training.
 
     ``address`` is ``host:port`` (port 0: any; see `address` once started), ``certificates`` PEM
-    texts of authority, certificate and key (None: no TLS), ``max_message_mb`` in MiB for either
+    texts of authority, certificate and key (None: no TLS), ``gate`` says who may connect (None:
+    everybody), ``max_message_mb`` in MiB for either
     direction, ``clock`` in epoch seconds. One thread trains (`get_node_ids`, `send_and_receive`);
     `request_stop` may come from any other or from a signal handler.
     """
@@ -80,6 +83,7 @@ class BidiGrid(RoundGrid):
         address: str,
         *,
         certificates: Certificates | None = None,
+        gate: Gate | None = None,
         max_message_mb: int = 512,
         keepalive_s: float = 30.0,
         listener: GridListener | None = None,
@@ -95,6 +99,7 @@ class BidiGrid(RoundGrid):
             self._nodes,
             address,
             certificates=certificates,
+            gate=gate,
             max_message_mb=max_message_mb,
             keepalive_s=keepalive_s,
             on_join=self._joined,
@@ -128,6 +133,14 @@ class BidiGrid(RoundGrid):
         """Close every connection and the port; clients that are still connected see UNAVAILABLE."""
         self.request_stop()
         self._server.stop(grace_s)
+
+    def expel(self, judge: Callable[[Holder], str | None]) -> list[tuple[Holder, str]]:
+        """End the connections of those for whom ``judge`` has a reason; returns who and why.
+
+        They see UNAUTHENTICATED with the reason, in ``fit`` once that ends. What they answered in
+        the running phase is refused with it, too. Safe from any thread.
+        """
+        return self._nodes.expel(judge)
 
     # --- Flower's interface --------------------------------------------------------------------
 

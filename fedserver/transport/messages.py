@@ -18,6 +18,7 @@ from flwr.common.constant import ErrorCode, SType
 from flwr.proto.transport_pb2 import ClientMessage, Code, Parameters, ServerMessage
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from fedserver_hooks.failing import RAISED
 from fedserver_hooks.wire import RECORD_KEY, Scalar, split_flat
 from telemetry.domain import Phase
 
@@ -163,6 +164,10 @@ def _answer(data: bytes, expected: str) -> Any:
     status = answer.status
     if status.code != Code.OK:
         # Not by `serde`: it takes a code that it does not know for OK.
+        if status.message.startswith(RAISED):  # our helper's clients say what it was
+            return Refusal(
+                ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"the client {plain(status.message)}"
+            )
         name = Code.Name(status.code) if status.code in Code.values() else f"code {status.code}"
         said = f": {plain(status.message)}" if status.message else ""
         return Refusal(

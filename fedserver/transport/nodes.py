@@ -9,6 +9,7 @@ part again when it answers.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -16,7 +17,7 @@ from queue import SimpleQueue
 from threading import Condition
 from typing import Final, Generic, TypeVar
 
-from fedserver.transport.base import Stopped, TooFewClients
+from fedserver.transport.base import Holder, Stopped, TooFewClients
 
 _SLICE_S: Final = 0.1
 """How long a wait goes without looking at the stop flag: a signal handler sets it without a lock."""
@@ -33,10 +34,10 @@ class State(Enum):
     READING = auto()  # the answer is here and counts, whatever the time is when it has been read
     ANSWERED = auto()
     GIVEN_UP = auto()
-    LOST = auto()  # the connection went away, or there was none that could be asked
+    LOST = auto()  # the connection went away or was ended, or there was none that could be asked
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Request(Generic[T]):
     """One message to one node. ``read`` and ``late`` run in the node's thread and must not raise."""
 
@@ -59,6 +60,8 @@ class Hangup:
     """The end of a connection: why the server ends it, None if the client did."""
 
     reason: str | None = None
+    expelled: bool = False
+    """Whether the client itself is the reason."""
 
 
 @dataclass(eq=False, slots=True)
@@ -67,9 +70,13 @@ class Node:
 
     number: int
     name: str
+    holder: Holder | None = None
     outbox: SimpleQueue[bytes | Hangup] = field(default_factory=SimpleQueue)
     request: Request[object] | None = None
+    answered: weakref.ref[Request[object]] | None = None
+    """The request that it answered last, while somebody has use for it."""
     leaving: bool = False
+    expelled: bool = False
 
     @property
     def free(self) -> bool:
@@ -89,13 +96,19 @@ class Nodes:
 
     # --- connections, from their own threads ---------------------------------------------------
 
-    def join(self, host: str, announce: Callable[[Node], None]) -> Node | None:
-        """A new node, announced before anyone can ask it; None when no more are taken."""
+    def join(
+        self, host: str, announce: Callable[[Node], None], holder: Holder | None = None
+    ) -> Node | None:
+        """A new node, announced before anyone can ask it; None when no more are taken.
+
+        It is called what its ``holder`` is called, without one ``host`` and a running number.
+        """
         with self._changed:
             if self._closed:
                 return None
             self._count += 1
-            node = Node(self._count, f"{host} #{self._count}")
+            name = f"{host} #{self._count}" if holder is None else holder.name
+            node = Node(self._count, name, holder)
         announce(node)
         with self._changed:
             self._nodes[node.number] = node
@@ -127,9 +140,10 @@ class Nodes:
             request.late(answer)
         with self._changed:
             node.request = None
-            if in_time:
+            if request.state is State.READING:  # else it was expelled meanwhile
                 request.answer = answer
                 request.state = State.ANSWERED
+                node.answered = weakref.ref(request)
             self._changed.notify_all()
 
     # --- requests ------------------------------------------------------------------------------
@@ -230,6 +244,28 @@ class Nodes:
                 if time.monotonic() >= limit:
                     return
                 self._wait(limit)
+
+    def expel(self, judge: Callable[[Holder], str | None]) -> list[tuple[Holder, str]]:
+        """Hang up on every node whose holder ``judge`` gives a reason for, and on what it answered.
+
+        An answer that is here counts no more as long as others of its phase are waited for.
+        """
+        expelled: list[tuple[Holder, str]] = []
+        with self._changed:
+            for node in self._nodes.values():
+                reason = None if node.holder is None else judge(node.holder)
+                if node.holder is None or reason is None or node.expelled:
+                    continue
+                node.leaving = node.expelled = True
+                answered = None if node.answered is None else node.answered()
+                for request in (node.request, answered):
+                    if request is not None and request.state is not State.GIVEN_UP:
+                        request.state, request.problem = State.LOST, reason
+                node.request = None  # whatever it still sends is not listened to
+                node.outbox.put(Hangup(reason, expelled=True))
+                expelled.append((node.holder, reason))
+            self._changed.notify_all()
+        return expelled
 
     def hang_up(self, reason: str) -> None:
         """End every connection, and refuse new ones."""

@@ -19,7 +19,7 @@ import grpc
 from flwr.proto import transport_pb2
 
 from fedserver.transport.address import check_address
-from fedserver.transport.base import AddressError
+from fedserver.transport.base import AddressError, Gate, Holder, Refused, Unavailable
 from fedserver.transport.nodes import Node, Nodes
 
 MAX_STREAMS: Final = 1000
@@ -29,8 +29,8 @@ _BYTES_PER_MB: Final = 1024**2
 _SERVICE: Final = transport_pb2.DESCRIPTOR.services_by_name["FlowerService"]
 _METHOD: Final = _SERVICE.methods_by_name["Join"]
 
-Certificates = tuple[bytes, bytes, bytes]
-"""PEM texts: certificate authority, server certificate, server key."""
+Certificates = tuple[bytes | None, bytes, bytes]
+"""PEM texts: certificate authority (not needed), server certificate, server key."""
 
 
 class Peer:
@@ -60,6 +60,7 @@ class BidiServer:
         address: str,
         *,
         certificates: Certificates | None,
+        gate: Gate | None = None,
         max_message_mb: int,
         keepalive_s: float,
         on_join: Callable[[Node, Peer], None],
@@ -68,6 +69,7 @@ class BidiServer:
         self._nodes = nodes
         self._wanted = address
         self._certificates = certificates
+        self._gate = gate
         self._on_join = on_join
         self._on_leave = on_leave
         self._options = _options(max_message_mb, keepalive_s)
@@ -80,9 +82,7 @@ class BidiServer:
         check_address(self._wanted)
         pool = ThreadPoolExecutor(MAX_STREAMS, thread_name_prefix="fl-client")
         server = grpc.server(pool, options=self._options, maximum_concurrent_rpcs=MAX_STREAMS)
-        handler = grpc.stream_stream_rpc_method_handler(self._join)  # no serializers: bytes
-        handlers = grpc.method_handlers_generic_handler(_SERVICE.full_name, {_METHOD.name: handler})
-        server.add_generic_rpc_handlers((handlers,))
+        server.add_generic_rpc_handlers((_Calls(self._join, self._other),))
         try:
             port = self._open_port(server)
         except RuntimeError as error:
@@ -109,8 +109,9 @@ class BidiServer:
 
     def _join(self, answers: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """Send what is in the outbox until it says to hang up; in a thread of gRPC's pool."""
+        holder = self._admit(context)
         peer = Peer(context.peer())
-        node = self._nodes.join(peer.host, lambda joining: self._on_join(joining, peer))
+        node = self._nodes.join(peer.host, lambda joining: self._on_join(joining, peer), holder)
         if node is None:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the training is over")
             return
@@ -122,7 +123,27 @@ class BidiServer:
             yield item
         if item.reason is not None:
             # Here and not in the thread that wants it: gRPC aborts only from within the stream.
-            context.abort(grpc.StatusCode.UNAVAILABLE, item.reason)
+            code = grpc.StatusCode.UNAUTHENTICATED if item.expelled else grpc.StatusCode.UNAVAILABLE
+            context.abort(code, item.reason)
+
+    def _other(self, _: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        """Any other method: there is none, but that too is only for those who may know."""
+        self._admit(context)
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        yield b""
+
+    def _admit(self, context: Any) -> Holder | None:
+        """Who is calling; None without a gate. Where it may not, this is the end of the call."""
+        if self._gate is None:
+            return None
+        peer = unquote(context.peer()).partition(":")[2]
+        try:
+            return self._gate.admit(context.invocation_metadata(), peer)
+        except Refused as error:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, error.reason)
+        except Unavailable as error:
+            context.abort(grpc.StatusCode.UNAVAILABLE, error.reason)
+        raise AssertionError("abort raises")
 
     def _read(self, node: Node, answers: Iterator[bytes]) -> None:
         """Deliver answers until the connection is gone: by itself, hung up, killed or silent."""
@@ -134,6 +155,22 @@ class BidiServer:
         finally:
             self._nodes.leave(node)
             self._on_leave(node)
+
+
+class _Calls(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
+    """Every call on the port: clients' streams, and whatever else somebody asks for.
+
+    A gate must see the others too; without serializers they are bytes in either direction.
+    """
+
+    def __init__(self, join: Any, other: Any) -> None:
+        self._join = grpc.stream_stream_rpc_method_handler(join)
+        self._other = grpc.stream_stream_rpc_method_handler(other)
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a call."""
+        is_join = handler_call_details.method == f"/{_SERVICE.full_name}/{_METHOD.name}"
+        return self._join if is_join else self._other
 
 
 def _options(max_message_mb: int, keepalive_s: float) -> list[tuple[str, int]]:

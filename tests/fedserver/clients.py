@@ -38,6 +38,10 @@ from flwr.common import (
 ROOT = Path(__file__).parent.parent.parent
 MAX_HOLD_S = 30.0
 
+_PARSING = threading.Lock()
+"""NumPy reads an array's header with ``ast``, which in CPython 3.11 fails now and then when several
+threads parse at once ("AST constructor recursion depth mismatch", python/cpython issue 106905)."""
+
 Behaviour = Literal[
     "good",
     "hang",  # for `hang_s`, or until the thread's `release` is set; then good
@@ -122,7 +126,9 @@ class _Training(Client):
 
 
 def _answer(does: Behaviour, sent: Parameters, add: float) -> Parameters:
-    layers = [layer + np.asarray(add, layer.dtype) for layer in parameters_to_ndarrays(sent)]
+    with _PARSING:
+        received = parameters_to_ndarrays(sent)
+    layers = [layer + np.asarray(add, layer.dtype) for layer in received]
     match does:
         case "nan":
             layers[0].flat[0] = np.nan
@@ -198,7 +204,10 @@ class ClientThread(AbstractContextManager["ClientThread"]):
 
 
 class ClientProcess(AbstractContextManager["ClientProcess"]):
-    """A client in a process of its own, killed at the end of the ``with`` block if need be."""
+    """A client in a process of its own, killed at the end of the ``with`` block if need be.
+
+    What it logs is shown with a test that fails.
+    """
 
     def __init__(self, address: str, script: Script | None = None) -> None:
         self.process = subprocess.Popen(
@@ -210,11 +219,9 @@ class ClientProcess(AbstractContextManager["ClientProcess"]):
                 (script or Script()).to_json(),
             ],
             cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
         )
 
-    def wait(self, timeout_s: float = 10.0) -> int:
+    def wait(self, timeout_s: float = 30.0) -> int:
         """Wait for its end and return its exit code."""
         return self.process.wait(timeout_s)
 

@@ -95,8 +95,14 @@ def train(
 
         def start(server: Server, metrics_url: str) -> None:
             for number, script in enumerate(scripts):
-                kind = ClientProcess if number in processes else ClientThread
-                clients.append(stack.enter_context(kind(server.grid.address, script)))
+                address = server.grid.address
+                client: ClientThread | ClientProcess = (
+                    ClientProcess(address, script)
+                    if number in processes
+                    else ClientThread(address, script)
+                )
+                stack.push(client)
+                clients.append(client)
                 _wait_for_nodes(server, len(clients))
             if on_ready is not None:
                 on_ready(server, metrics_url)

@@ -107,7 +107,8 @@ def test_the_template_comments_every_option() -> None:
     uncommented = [line for line in lines if " # " not in line and not line.endswith(":")]
     uncommented = [line for line in uncommented if not line.strip().startswith("#")]
     assert uncommented == []
-    assert len(lines) >= len(keys.OPTIONS)
+    assert len(lines) >= len([path for path in keys.OPTIONS if not path.startswith("strategy.")])
+    assert [name for name in names() if name not in server_yaml()] == []
 
 
 def test_later_layers_hold_over_earlier_ones(load: Load) -> None:
@@ -129,9 +130,12 @@ def test_later_layers_hold_over_earlier_ones(load: Load) -> None:
 def test_every_option_has_a_source(load: Load) -> None:
     """check-config shows each option of the schema once, with value and source."""
     loaded = load("rounds: 7")
-    assert tuple(loaded.sources) == keys.OPTIONS
+    options_of_fedavg = tuple(
+        path for path in keys.OPTIONS if path.split(".")[0] != "strategy" or path == "strategy.name"
+    )
+    assert tuple(loaded.sources) == options_of_fedavg
     lines = list(describe(loaded))
-    assert len(lines) == len(keys.OPTIONS)
+    assert len(lines) == len(options_of_fedavg)
     assert lines[2].split() == ["rounds", "7", "server.yaml:1"]
 
 
@@ -293,6 +297,27 @@ def test_a_wrong_value_is_named(load: Load, text: str, message: str) -> None:
         ("track-emissions: true", "did you mean track_emissions?"),
         ("x: 1", "x: unknown key; choices: clients, emissions, metrics, model, privacy, round_ti"),
         ("strategy: {name: FedAvg, mu: 1}", "strategy.mu: unknown key"),
+        (
+            "strategy: {name: FedProx, mu: 1}",
+            "strategy.mu: unknown key; FedProx has proximal_mu (server.yaml:1)",
+        ),
+        (
+            "strategy: {name: FedAvg, proximal_mu: 1}",
+            "FedAvg has no options of its own; proximal_mu is an option of FedProx",
+        ),
+        (
+            "strategy: {name: FedAdam, beta1: 0.5}",
+            "strategy.beta1: unknown key; did you mean strategy.beta_1? FedAdam has eta, beta_1, beta",
+        ),
+        ("strategy: {name: QFedAvg}", "strategy.client_learning_rate: is missing; QFedAvg has no"),
+        ("strategy: {name: FedTrimmedAvg, beta: 0.5}", "strategy.beta: 0.5 must be less than 0.5"),
+        ("strategy: {name: FedAdam, eta: '1'}", 'strategy.eta: "1" must be a number'),
+        (
+            "strategy: {name: Krum, num_malicious_nodes: 1}",
+            "clients.min_fit: 2: Krum with these options needs 5 clients in every round "
+            "(2 × num_malicious_nodes + 3), and a round may train 2; choices: 5 or more",
+        ),
+        ("strategy: {name: Bulyan}", "Bulyan with these options needs 3 clients"),
         ("strategy: {name: fedavg}", 'strategy.name: "fedavg" is no strategy; did you mean FedAvg'),
         ("strategy: {name: Best}", 'strategy.name: "Best" is no strategy; choices: FedAvg'),
         ("strategy: {name: null}", "strategy.name: is missing; choices: FedAvg"),
@@ -348,9 +373,6 @@ def test_what_cannot_work_is_refused(load: Load, text: str, message: str) -> Non
     ("path", "value"),
     [
         ("privacy", {"mechanism": "central-dp"}),
-        ("server.auth", "tokens"),
-        ("server.tls", "terminated-by-proxy"),
-        ("server.tokens_file", "t"),
         ("emissions.server_scope", "allocation"),
         ("emissions.server_scope", "process"),
         ("emissions.network_kwh_per_gb", 0.06),
@@ -394,7 +416,11 @@ def test_an_unknown_variable_is_refused(load: Load, variable: str, message: str)
     [
         ({"FEDSERVER_ROUNDS": "five"}, 'rounds: "five" must be a whole number (FEDSERVER_ROUNDS)'),
         ({"FEDSERVER_ROUNDS": "[1"}, "rounds: cannot be read as a YAML value (FEDSERVER_ROUNDS)"),
-        ({"FEDSERVER_STRATEGY__MU": "1"}, "strategy.mu: unknown key"),
+        ({"FEDSERVER_STRATEGY__MU": "1"}, "strategy.name: is missing; choices: FedAvg"),
+        (
+            {"FEDSERVER_STRATEGY__NAME": "FedAvg", "FEDSERVER_STRATEGY__MU": "1"},
+            "strategy.mu: unknown key",
+        ),
         ({"FEDSERVER_PRIVACY__DELTA": "1"}, "privacy: a mapping is not available yet"),
         (
             {"FEDSERVER_CLIENTS": "3", "FEDSERVER_CLIENTS__MIN_FIT": "2"},
@@ -525,7 +551,8 @@ def test_every_strategy_is_built_from_its_defaults(config: type[StrategyConfig])
         min_fit=3, min_evaluate=4, min_available=5, fraction_fit=0.5, fraction_evaluate=0.25
     )
     name = config.model_fields["name"].default
-    chosen = options.ServerConfig.model_validate({"strategy": {"name": name}}).strategy
+    given = {"name": name, **config.example}
+    chosen = options.ServerConfig.model_validate({"strategy": given}).strategy
     assert type(chosen) is config
     built: Any = chosen.build(clients)
     assert (built.min_train_nodes, built.min_evaluate_nodes, built.min_available_nodes) == (3, 4, 5)

@@ -22,6 +22,14 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "flwr.common.constant:SType": ("NUMPY",),
     "flwr.common.serde:metrics_to_proto": ("metrics",),
+    # by fedserver_hooks.client_start, which replaces it
+    "flwr.compat.client.grpc_client.connection:create_channel": (
+        "server_address",
+        "insecure",
+        "root_certificates",
+        "max_message_length",
+        "interceptors",
+    ),
     "flwr.proto.transport_pb2:ClientMessage": (
         "FromString",
         "FitRes",
@@ -50,6 +58,12 @@ FIELDS = {
     "ClientMessage.EvaluateRes": {"status", "loss", "num_examples", "metrics"},
     "ClientMessage.GetParametersRes": {"status", "parameters"},
 }
+STATE = {
+    "FedAdam": ("m_t", "v_t", "current_arrays"),
+    "FedYogi": ("m_t", "v_t", "current_arrays"),
+    "FedAdagrad": ("m_t", "v_t", "current_arrays"),
+    "FedAvgM": ("momentum_vector", "current_arrays", "server_opt"),
+}
 PUBLIC = ("flwr.app", "flwr.serverapp", "flwr.client", "flwr.clientapp")
 STRATEGY_METHODS = {
     "configure_train": ["self", "server_round", "arrays", "config", "grid"],
@@ -70,6 +84,19 @@ def test_each_internal_of_flower_is_still_there(place: str) -> None:
     else:
         missing = [attribute for attribute in INTERNALS[place] if not hasattr(found, attribute)]
         assert not missing
+
+
+@pytest.mark.parametrize("strategy", STATE)
+def test_a_strategys_memory_is_where_we_look_for_it(strategy: str) -> None:
+    """States of checkpoints are read from these attributes; renamed, they would seem empty."""
+    made = getattr(import_module("flwr.serverapp.strategy"), strategy)()
+    assert [name for name in STATE[strategy] if name not in vars(made)] == []
+
+
+def test_flowers_fedopt_still_has_no_aggregation_of_its_own() -> None:
+    """If it ever gets one, ours should be compared with it."""
+    fedopt = import_module("flwr.serverapp.strategy.fedopt").FedOpt
+    assert "aggregate_train" not in vars(fedopt)
 
 
 @pytest.mark.parametrize("message", FIELDS)

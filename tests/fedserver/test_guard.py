@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import pickle
 import random
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,10 @@ from flwr.app import (
 )
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, QFedAvg, Strategy
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fedserver.guard import UNUSABLE_REPLY, GuardStrategy
+from fedserver.guard import UNUSABLE_REPLY, GuardStrategy, Heard
 from fedserver.replies import MAX_OPTIONAL_METRICS, Weighted, weighted_means
 from tests.fedserver.fakes import (
     NODES,
@@ -46,14 +47,17 @@ class Guarded:
     def __init__(self, strategy: Strategy, **options: Any) -> None:
         self.failures: dict[int, str] = {}
         self.round_failures: list[str] = []
-        self.metrics: dict[str, tuple[dict[str, float], dict[str, int]]] = {}
+        self.metrics: dict[str, tuple[Mapping[str, float], Mapping[str, int]]] = {}
         self.guard = GuardStrategy(
             strategy,
             failed=self.failures.__setitem__,
             round_failed=self.round_failures.append,
-            metrics=lambda phase, values, senders: self.metrics.update({phase: (values, senders)}),
+            metrics=self._hear,
             **options,
         )
+
+    def _hear(self, heard: Heard) -> None:
+        self.metrics[heard.phase] = (heard.values, heard.senders)
 
     def train(
         self,
@@ -423,6 +427,70 @@ def test_a_strategys_own_metrics_stay_and_are_demanded() -> None:
     assert dict(metrics or {}) == {"train_loss": 1.0, "accuracy": 0.5}
 
 
+def test_a_loss_below_zero_is_refused() -> None:
+    """QFedAvg takes a power of it: one would make the model of all clients NaN."""
+
+    def answer(message: Message) -> RecordDict:
+        return trained(message, train_loss=-0.5 if message.metadata.dst_node_id == 3 else 1.0)
+
+    guarded = Guarded(QFedAvg(client_learning_rate=0.1), needs_metrics=frozenset({"train_loss"}))
+    arrays, _ = guarded.train(answer)
+    assert arrays is not None
+    assert guarded.failures == {3: "the strategy needs the loss train_loss, which is below 0: -0.5"}
+
+
+def test_an_evaluation_need_not_send_what_training_must() -> None:
+    """The loss that QFedAvg needs for training is an ordinary metric of an evaluation."""
+    guarded = Guarded(QFedAvg(client_learning_rate=0.1), needs_metrics=frozenset({"train_loss"}))
+
+    def answer(message: Message) -> RecordDict:
+        some = {"train_loss": 2.0} if message.metadata.dst_node_id == 1 else {}
+        return evaluated(message, **some)
+
+    guarded.guard.aggregate_evaluate(1, _replies(ask(NODES, model(), "evaluate"), answer))
+    assert guarded.metrics["evaluate"][1] == {"loss": 5, "train_loss": 1}
+
+
+@pytest.mark.parametrize("what", ["order of layers", "key of the model", "key of the metrics"])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_neither_order_nor_keys_of_one_client_change_anything(name: str, what: str) -> None:
+    """Whether the first client is different, or the last: the same model, bit for bit."""
+
+    def other(message: Message) -> RecordDict:
+        content = trained(message)
+        arrays = content.array_records["arrays"]
+        names = list(arrays)
+        if what == "order of layers":
+            names.reverse()
+        return RecordDict(
+            {
+                "model" if what == "key of the model" else "arrays": ArrayRecord(
+                    {layer: arrays[layer] for layer in names}
+                ),
+                "numbers" if what == "key of the metrics" else "metrics": content["metrics"],
+            }
+        )
+
+    results = []
+    for answer in (trained, only(1, other), only(5, other)):
+        random.seed(1)
+        np.random.seed(1)
+        guarded = Guarded(STRATEGIES[name]())
+        arrays, _ = guarded.train(answer)
+        assert guarded.failures == {}
+        assert guarded.round_failures == []
+        results.append(bytes_of(arrays))
+    assert results[0] == results[1] == results[2]
+
+
+def test_configured_names_are_kept_first() -> None:
+    """A client with a hundred names of its own does not push out the one that is asked for."""
+    replies = [Weighted(1, {**{f"m{i:03}": 1.0 for i in range(100)}, "z": 0.5})]
+    means, _ = weighted_means(replies, ("z",))
+    assert means["z"] == 0.5
+    assert len(means) == MAX_OPTIONAL_METRICS
+
+
 def test_only_so_many_names_are_kept() -> None:
     """The first 32 in alphabetical order: no client can fill the record."""
     replies = [Weighted(1, {f"m{i:03}": 1.0}) for i in reversed(range(100))]
@@ -434,6 +502,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**63 - 1), finite), min_size=1, max_size=20))
+@example([(weight, sys.float_info.max) for weight in (18, 4, 15)])  # shares add up to more than 1
 def test_a_mean_lies_between_its_values(column: list[tuple[int, float]]) -> None:
     """For any weights and any finite values, however large."""
     means, _ = weighted_means(Weighted(weight, {"m": value}) for weight, value in column)

