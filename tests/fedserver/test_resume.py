@@ -31,11 +31,16 @@ from fedserver.checkpoint import (
 from fedserver.config import load_config
 from fedserver.errors import ConfigError
 from fedserver.running import run_server
+from fedserver.strategies import StrategyConfig
+from fedserver_hooks.strategy import EmissionsStrategy
 from telemetry.domain import RoundSummary, StoredRun
 from telemetry.store import open_store
 from tests.fedserver.clients import ClientThread, Script, wait_until
-from tests.fedserver.fakes import bytes_of
+from tests.fedserver.fakes import bytes_of, model
 from tests.fedserver.servers import ServerProcess, settings, train
+from tests.fedserver.test_strategies import CASES, built, fleet_of, guarded, seeded
+from tests.fedserver.test_strategies import play as play_rounds
+from tests.fedserver_hooks.fakes import recorder
 
 FLEET = [
     Script(add=0.1, examples=7, metrics={"emissions": 1e-7}),
@@ -162,6 +167,34 @@ def test_the_state_of_other_layers_is_refused() -> None:
     states = states_of(Remembers(a=1))
     with pytest.raises(CheckpointError, match="0 Remembers"):
         restore_states(object(), states)
+
+
+@pytest.mark.parametrize("config", CASES)
+def test_a_checkpoint_continues_every_strategy_bit_for_bit(
+    config: StrategyConfig, tmp_path: Path
+) -> None:
+    """Three rounds, and three more by new objects that know the files only: as six in one go."""
+    fleet = fleet_of(config)
+
+    def gone_on(first: int, last: int, arrays: ArrayRecord) -> tuple[Any, ArrayRecord]:
+        inner = built(config)
+        whole = EmissionsStrategy(guarded(config, inner, inner), recorder())
+        if first > 1:
+            restore_states(whole, load_checkpoint(tmp_path).states)
+            restore_randomness(load_checkpoint(tmp_path).randomness)
+        found = play_rounds(whole, fleet, arrays, rounds=last, first_round=first).arrays
+        assert found is not None
+        return whole, found
+
+    seeded()
+    _, expected = gone_on(1, 6, model())
+    seeded()
+    strategy, half = gone_on(1, 3, model())
+    save_checkpoint(tmp_path, Checkpoint(3, half, {}, states_of(strategy), randomness_now()))
+    random.seed(99)
+    np.random.seed(99)
+    _, rest = gone_on(4, 6, load_checkpoint(tmp_path).arrays)
+    assert bytes_of(rest) == bytes_of(expected) != bytes_of(half)
 
 
 # --- the run -------------------------------------------------------------------------------------
