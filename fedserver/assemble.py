@@ -23,7 +23,7 @@ from fedserver.transport import BidiGrid, Certificates, Gate
 from fedserver_hooks.clock import Clock, SystemClock
 from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
 from fedserver_hooks.recorder import RoundRecorder
-from fedserver_hooks.setup import factors_for, new_recorder
+from fedserver_hooks.setup import factors_for, new_recorder, resumed_recorder
 from fedserver_hooks.strategy import EmissionsStrategy
 from telemetry.accounting import Rules
 from telemetry.domain import Phase, RoundRecord
@@ -66,12 +66,22 @@ class Bridge:
         logger.info("client %s disconnected", self._recorder.names.name(node))
         self._recorder.gone(node)
 
-    def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def waiting(self, connected: int, required: int) -> None:
+        """Clients are still waited for."""
+        logger.info("waiting for clients: %d of %d connected", connected, required)
+
+    def failed(self, node: int, phase: Phase, reason: str) -> None:
+        """No usable answer came; a client that cannot evaluate is an ordinary one."""
+        if "EVALUATE_NOT_IMPLEMENTED" not in reason:
+            name = self._recorder.names.name(node)
+            logger.info("client %s failed to %s: %s", name, phase, reason)
+
+    def sent(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
         """A message went out."""
         self._sent_at[node, phase] = at
         self._recorder.sent(phase, [node], at, size_bytes)
 
-    def replied(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def replied(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
         """A reply came in time."""
         self._recorder.replied(node, phase, at, size_bytes)
 
@@ -97,16 +107,43 @@ def assemble(
     gate: Gate | None = None,
     certificates: Certificates | None = None,
     on_round_closed: Callable[[RoundRecord], None] | None = None,
+    resume: str | None = None,
 ) -> Server:
-    """Everything that a run needs, not yet started. Raises `TelemetryError` or `ValueError`."""
-    emissions = config.emissions
+    """Everything that a run needs, not yet started. Raises `TelemetryError` or `ValueError`.
+
+    ``resume`` is the id of a stored run to continue.
+    """
     clock = clock or SystemClock()
-    if meter is None:
-        meter = (
-            CodeCarbonMeter(country=emissions.country, region=emissions.region)
-            if config.track_emissions
-            else NullMeter()
-        )
+    recorder, strategy = recorded_strategy(
+        config, store, meter=meter, clock=clock, on_round_closed=on_round_closed, resume=resume
+    )
+    bridge = Bridge(recorder, behind_proxy=config.server.behind_proxy, labelled=gate is not None)
+    grid = BidiGrid(
+        config.server.address,
+        certificates=certificates,
+        gate=gate,
+        max_message_mb=config.server.max_message_mb,
+        keepalive_s=config.server.keepalive_s,
+        listener=bridge,
+        clock=clock,
+    )
+    bridge.emissions = strategy
+    return Server(strategy, grid, recorder)
+
+
+def recorded_strategy(
+    config: ServerConfig,
+    store: Store,
+    *,
+    meter: Meter | None = None,
+    clock: Clock | None = None,
+    on_round_closed: Callable[[RoundRecord], None] | None = None,
+    resume: str | None = None,
+) -> tuple[RoundRecorder, EmissionsStrategy]:
+    """The record of the run, not yet started, and strategy → guard → emissions around it.
+
+    The same layers whichever way clients connect. Raises `TelemetryError` or `ValueError`.
+    """
     needed = config.strategy.needs_metrics
     metrics_log = MetricsLog(name for name in config.metrics if name not in needed)
 
@@ -115,7 +152,59 @@ def assemble(
         if on_round_closed is not None:
             on_round_closed(record)
 
-    recorder = new_recorder(
+    recorder = _recorder(
+        config, store, meter=meter, clock=clock, on_round_closed=round_closed, resume=resume
+    )
+
+    def failed(node: int, reason: str) -> None:
+        logger.info("client %s failed: %s", recorder.names.name(node), reason)
+        recorder.failed(node, reason)
+
+    def round_failed(reason: str) -> None:
+        logger.warning("the round has no new model: %s; the previous one stands", reason)
+        recorder.round_failed(reason)
+
+    inner = config.strategy.build(config.cohort)
+    strategy = EmissionsStrategy(
+        GuardStrategy(
+            _private(config, inner, recorder),
+            failed=failed,
+            round_failed=round_failed,
+            metrics=metrics_log.heard,
+            needs_metrics=needed,
+            wanted=config.metrics,
+            remembers=inner,
+        ),
+        recorder,
+    )
+    return recorder, strategy
+
+
+def _recorder(
+    config: ServerConfig,
+    store: Store,
+    *,
+    meter: Meter | None,
+    clock: Clock | None,
+    on_round_closed: Callable[[RoundRecord], None],
+    resume: str | None,
+) -> RoundRecorder:
+    emissions = config.emissions
+    if meter is None:
+        meter = (
+            CodeCarbonMeter(country=emissions.country, region=emissions.region)
+            if config.track_emissions
+            else NullMeter()
+        )
+    rules = Rules(
+        max_client_power_w=emissions.max_client_power_w,
+        loopback_on_server_host=emissions.loopback_clients == "same_host",
+    )
+    if resume is not None:
+        return resumed_recorder(
+            store, resume, rules=rules, meter=meter, clock=clock, on_round_closed=on_round_closed
+        )
+    return new_recorder(
         store,
         strategy=config.strategy.name,
         privacy="none" if config.privacy is None else config.privacy.label(config.strategy.name),
@@ -130,48 +219,11 @@ def assemble(
         rounds_planned=config.rounds,
         metric_names=_metric_names(config),
         value_metric=emissions.value_metric,
-        rules=Rules(
-            max_client_power_w=emissions.max_client_power_w,
-            loopback_on_server_host=emissions.loopback_clients == "same_host",
-        ),
+        rules=rules,
         meter=meter,
         clock=clock,
-        on_round_closed=round_closed,
+        on_round_closed=on_round_closed,
     )
-
-    def failed(node: int, reason: str) -> None:
-        logger.info("client %s failed: %s", recorder.names.name(node), reason)
-        recorder.failed(node, reason)
-
-    def round_failed(reason: str) -> None:
-        logger.warning("the round has no new model: %s; the previous one stands", reason)
-        recorder.round_failed(reason)
-
-    bridge = Bridge(recorder, behind_proxy=config.server.behind_proxy, labelled=gate is not None)
-    grid = BidiGrid(
-        config.server.address,
-        certificates=certificates,
-        gate=gate,
-        max_message_mb=config.server.max_message_mb,
-        keepalive_s=config.server.keepalive_s,
-        listener=bridge,
-        clock=clock,
-    )
-    inner = config.strategy.build(config.cohort)
-    strategy = EmissionsStrategy(
-        GuardStrategy(
-            _private(config, inner, recorder),
-            failed=failed,
-            round_failed=round_failed,
-            metrics=metrics_log.heard,
-            needs_metrics=needed,
-            wanted=config.metrics,
-            remembers=inner,
-        ),
-        recorder,
-    )
-    bridge.emissions = strategy
-    return Server(strategy, grid, recorder)
 
 
 def _private(config: ServerConfig, strategy: Strategy, recorder: RoundRecorder) -> Strategy:

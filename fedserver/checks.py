@@ -301,6 +301,15 @@ def _open_http(config: ServerConfig) -> Findings:
         )
 
 
+def _any_host(config: ServerConfig) -> Findings:
+    http = config.telemetry.http
+    if "*" in http.allowed_hosts and http.read_token_file is None:
+        yield (
+            "telemetry.http.allowed_hosts",
+            '"*" answers to every name and needs telemetry.http.read_token_file',
+        )
+
+
 def _one_port_each(config: ServerConfig) -> Findings:
     host, port = split_address(config.server.address)
     http = config.telemetry.http
@@ -351,6 +360,7 @@ _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
     _tokens,
     _tls,
     _open_http,
+    _any_host,
     _one_port_each,
     _files,
     _fleet,
@@ -371,6 +381,16 @@ def notes(config: ServerConfig) -> Iterator[str]:
         yield (
             f"clients.min_evaluate {clients.min_evaluate}: a round is not evaluated with fewer "
             f"clients, although {clients.needed_to_train} are enough to train"
+        )
+
+
+def open_to_anybody(config: ServerConfig) -> Iterator[str]:
+    """The warning that stands for a refusal where open addresses are the way of the place."""
+    server = config.server
+    if server.auth == "none" and not is_loopback(split_address(server.address)[0]):
+        yield (
+            f"server.address {server.address} is open to other machines and server.auth is none: "
+            "whoever can reach it may train along"
         )
 
 

@@ -18,6 +18,7 @@ import typer
 
 from fedserver.errors import ConfigError, Problem
 from fedserver.runs_cli import runs
+from fedserver.settings import from_pairs
 from fedserver.strategies_cli import strategies
 from fedserver.tokens_cli import tokens
 from telemetry.errors import TelemetryError
@@ -71,17 +72,28 @@ def init(
 
 
 @app.command()
-def run(config: ConfigFile = None, settings: Settings = None) -> None:
+def run(
+    config: ConfigFile = None,
+    settings: Settings = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on with a run that ended before its time, by id, its beginning, name or 'latest'.",
+        ),
+    ] = None,
+) -> None:
     """Train as configured, and record the footprint."""
     from fedserver.config import load_config
     from fedserver.logs import set_up_logging
     from fedserver.running import run_server
 
-    loaded = load_config(_file(config), os.environ, _overrides(settings))
+    loaded = load_config(_file(config), os.environ, from_pairs(settings))
     set_up_logging()
     for note in loaded.notes:
         logging.getLogger("fedserver").warning("%s", note)
-    outcome = run_server(loaded.config)
+    outcome = run_server(loaded.config, resume=resume)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -90,7 +102,7 @@ def check_config(config: ConfigFile = None, settings: Settings = None) -> None:
     """Check the configuration and print every value with its source."""
     from fedserver.config import describe, load_config
 
-    loaded = load_config(_file(config), os.environ, _overrides(settings))
+    loaded = load_config(_file(config), os.environ, from_pairs(settings))
     for line in describe(loaded):
         typer.echo(line)
 
@@ -116,17 +128,6 @@ def _file(given: Path | None) -> Path | None:
     if given is not None:
         return given
     return DEFAULT_FILE if DEFAULT_FILE.exists() else None
-
-
-def _overrides(settings: Sequence[str] | None) -> dict[str, object]:
-    overrides: dict[str, object] = {}
-    for setting in settings or ():
-        path, equals, value = setting.partition("=")
-        if not equals or not path:
-            text = f"--set {setting!r} is not of the form path=value, e.g. --set rounds=3"
-            raise ConfigError([Problem(path="", text=text, source="command line")])
-        overrides[path] = value
-    return overrides
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

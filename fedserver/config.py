@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fedserver import checks, sources
+from fedserver import checks, platform_variables, sources
 from fedserver.errors import ConfigError, Problem
 from fedserver.options import (
     ClientsConfig,
@@ -60,29 +60,49 @@ class LoadedConfig:
 
 
 def load_config(
-    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]
+    path: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object],
+    *,
+    on_platform: bool | None = None,
+    overrides_from: str = sources.COMMAND_LINE,
 ) -> LoadedConfig:
     """The configuration of file, environment and command line, later ones holding over earlier.
+
+    Lowest of all stand the variables of the platform's form: read where no file is given (never, if
+    ``on_platform`` is False), and with ``on_platform`` True beside a file too, over the addresses
+    that a deployment there has.
 
     Args:
         path: a YAML file; None for none. Files that it names are relative to it, all others to the
             working directory.
         environ: ``FEDSERVER_…`` variables, nested with ``__``, are read; others are not looked at.
         overrides: dotted path → value. Text is read as YAML where the option is not text itself.
+        overrides_from: what to call their source.
 
     Raises:
         ConfigError: anything is wrong; it lists everything that could be found.
     """
-    layers, problems = _read(path, environ, overrides)
+    layers, problems = _read(path, environ, overrides, overrides_from)
     given = layers[0]
     for layer in layers[1:]:
         given = layer.over(given)
+    notes: list[str] = []
+    if on_platform or (on_platform is None and path is None):
+        platform = platform_variables.from_platform(environ)
+        problems += platform.layer.problems
+        notes += platform.notes
+        given = given.over(platform_variables.below(platform.layer, given))
+    if on_platform:
+        given = given.over(platform_variables.deployment(Path.cwd()))
     config = _validated(given, problems)
-    return LoadedConfig(config, _sources(config, given), tuple(checks.notes(config)))
+    if on_platform:
+        notes += checks.open_to_anybody(config)
+    return LoadedConfig(config, _sources(config, given), (*notes, *checks.notes(config)))
 
 
 def _read(
-    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]
+    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object], source: str
 ) -> tuple[list[Layer], list[Problem]]:
     """Every layer, lowest first, and what could not be read."""
     here = Path.cwd()
@@ -94,7 +114,7 @@ def _read(
         except ConfigError as error:
             problems += error.problems
     layers.append(sources.from_environment(environ, here))
-    layers.append(sources.from_command_line(overrides, here))
+    layers.append(sources.from_command_line(overrides, here, source))
     for layer in layers:
         problems += layer.problems
         problems += checks.not_sections(layer)

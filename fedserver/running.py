@@ -11,26 +11,29 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from flwr.app import ArrayRecord
-from prometheus_client import Counter
 
 from fedserver.artefacts import write_artefacts
 from fedserver.assemble import Server, assemble
+from fedserver.checkpoint import remove_checkpoint
 from fedserver.config import ServerConfig
-from fedserver.errors import ConfigError, Problem
-from fedserver.gate import TokenGate
-from fedserver.leftovers import deliver, keep
+from fedserver.leftovers import keep
 from fedserver.loop import LoopResult, run_rounds
-from fedserver.model_io import ModelError, load_model
-from fedserver.options import TlsFiles
-from fedserver.tokens import TokenStore, TokenStoreError
-from fedserver.tokens_file import TokenFile
+from fedserver.preparing import (
+    bind_http,
+    certificates_of,
+    check,
+    check_output,
+    gate_of,
+    initial_model,
+    open_the_store,
+)
+from fedserver.resuming import Resumed, find_resumable, folder_of, saver
 from fedserver.transport import (
     AddressError,
-    Certificates,
     NoInitialModel,
     Stopped,
     TooFewClients,
@@ -40,24 +43,18 @@ from fedserver.transport import (
 from fedserver.wording import closing_line, round_line
 from fedserver_hooks.intensity import lookup
 from fedserver_hooks.meter import Meter
-from telemetry.domain import RoundRecord, RunStatus, utc_now
-from telemetry.errors import HttpAddressError, StoreError, TelemetryError
-from telemetry.exporters.prometheus import EmissionsCollector, metrics_registry
-from telemetry.lease import is_alive
-from telemetry.service.app import auth_failures_counter, create_app
-from telemetry.service.server import EmbeddedHttp
-from telemetry.store import Store, open_store
+from fedserver_hooks.recorder import RoundRecorder
+from telemetry.domain import RoundRecord, RunStatus
+from telemetry.errors import TelemetryError
+from telemetry.service.app import auth_failures_counter
+from telemetry.store import Store
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 EXIT_COMPLETED: Final = 0
 EXIT_FAILED: Final = 1
 DISCONNECT_GRACE_S: Final = 5.0
 """How long an ordinary end waits for clients that are still busy."""
-BUSY_S: Final = 0.5
-"""How long one write waits for another process's lock; the writer then tries again."""
 FINAL_WRITE_S: Final = 2.0
 """How long an ordinary end waits for the store once more, after lingering."""
 SIGNAL_WRITE_S: Final = 1.0
@@ -126,11 +123,15 @@ class Outcome:
 def run_server(
     config: ServerConfig,
     *,
+    resume: str | None = None,
     meter: Meter | None = None,
     on_ready: Callable[[Server, str], None] | None = None,
     on_ended: Callable[[Outcome, Store], None] | None = None,
 ) -> Outcome:
     """Train as configured and return how it ended.
+
+    ``resume`` names a run that ended before its time: it goes on after its last checkpoint, bit for
+    bit as if it had never stopped.
 
     Raises `ConfigError` for whatever is wrong before the FL port opens; from then on nothing that
     telemetry does can end the run. ``on_ready`` is called with the parts and the address of
@@ -138,36 +139,40 @@ def run_server(
     """
     stop = StopSignal()
     with stop.installed(), ExitStack() as stack:
-        store = _open_store(config, stack)
-        arrays = _initial_model(config)
-        _check_output(config.model.output_dir)
-        _check(lambda: check_address(config.server.address), AddressError, "server.address")
+        store = open_the_store(config, stack)
+        resumed = None if resume is None else find_resumable(config, store, resume)
+        arrays = initial_model(config) if resumed is None else resumed.checkpoint.arrays
+        check_output(config.model.output_dir)
+        check(lambda: check_address(config.server.address), AddressError, "server.address")
         prepare_flower_process()
         if config.seed is not None:
             random.seed(config.seed)
             np.random.seed(config.seed)
         refusals = auth_failures_counter()
-        gate = _gate(config, refusals)
-        certificates = _certificates(config)
-        server = _check(
+        gate = gate_of(config, refusals)
+        certificates = certificates_of(config)
+        server = check(
             lambda: assemble(
                 config,
                 store,
                 meter=meter,
                 gate=gate,
                 certificates=certificates,
-                on_round_closed=_log_round(config),
+                on_round_closed=log_round(config),
+                resume=None if resumed is None else resumed.run_id,
             ),
             TelemetryError,
             "emissions",
         )
-        http = _bind_http(config, store, server, refusals)
-        _check(server.recorder.start, StoreError, "telemetry.database_url")
+        http = bind_http(config, store, server.recorder, refusals)
+        check(server.recorder.start, TelemetryError, "telemetry.database_url")
         stack.callback(_let_go, config, server)
-        stack.push(_finish_as_failed(server))
+        stack.push(finish_as_failed(server.recorder))
         stack.callback(http.stop)
         http.start()
         metrics_url = f"{http.url}/metrics"
+        if resumed is not None:
+            resumed.restore(server.strategy)
         server.grid.start()
         if gate is not None:
             stack.enter_context(gate.watching(server.grid.expel))
@@ -175,14 +180,21 @@ def run_server(
         logger.info(
             "run %s (%s): clients may connect to %s; metrics at %s",
             server.recorder.run.run_id,
-            config.run_name,
+            server.recorder.run.run_name,
             server.grid.address,
             metrics_url,
         )
+        if resumed is not None:
+            logger.info(
+                "going on with round %d of %d; the clients of before have ended with their "
+                "connection and must be started again",
+                resumed.next_round,
+                config.rounds,
+            )
         if on_ready is not None:
             on_ready(server, metrics_url)
         try:
-            result = _train(config, server, arrays)
+            result = _train(config, server, arrays, resumed)
         except BaseException:
             server.grid.stop(0.0)
             raise
@@ -197,112 +209,12 @@ def run_server(
         return outcome
 
 
-# --- before the port opens ---------------------------------------------------------------------
-
-
-def _open_store(config: ServerConfig, stack: ExitStack) -> Store:
-    url = config.telemetry.database_url
-    store = _check(
-        lambda: open_store(url, busy_timeout_s=BUSY_S), StoreError, "telemetry.database_url"
-    )
-    stack.callback(store.close)
-    deliver(config.model.output_dir, store)
-    gone = _check(
-        lambda: store.mark_interrupted(utc_now(), is_alive), StoreError, "telemetry.database_url"
-    )
-    for run_id in gone:
-        logger.info("run %s was left by a server that is gone: marked as interrupted", run_id)
-    return store
-
-
-def _initial_model(config: ServerConfig) -> ArrayRecord | None:
-    path = config.model.initial
-    if path is None:
-        return None
-    return _check(lambda: load_model(Path(path)), ModelError, "model.initial")
-
-
-def _check_output(folder: Path) -> None:
-    def probe() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-
-    _check(probe, OSError, "model.output_dir")
-
-
-def _gate(config: ServerConfig, refusals: Counter) -> TokenGate | None:
-    """Who may connect; None where everybody may."""
-    path = config.server.tokens_file
-    if config.server.auth == "none":
-        return None
-    file = (
-        None
-        if path is None
-        else _check(lambda: TokenFile(path), TokenStoreError, "server.tokens_file")
-    )
-    gate = TokenGate(TokenStore(config.server.tokens_store), file, refused=refusals.inc)
-    now = utc_now()
-    tokens = _check(gate.tokens, TokenStoreError, "server.tokens_store")
-    valid = sum(token.problem(now) is None for token in tokens)
-    if valid:
-        logger.info("clients need a token; %d hold", valid)
-    else:
-        logger.warning(
-            "clients need a token and there is none: fedserver tokens create --label NAME --store %s",
-            config.server.tokens_store,
-        )
-    return gate
-
-
-def _certificates(config: ServerConfig) -> Certificates | None:
-    """What the port needs for TLS; None where it speaks plain HTTP/2."""
-    if not isinstance(config.server.tls, TlsFiles):
-        return None
-    from fedserver import tls  # cryptography is loaded only where it is needed
-
-    files = config.server.tls
-    loaded = _check(lambda: tls.load(files, utc_now()), tls.TlsError, "server.tls")
-    if (loaded.expires_at - utc_now()).days < tls.WARN_DAYS:
-        logger.warning("%s expires on %s", files.certificate, f"{loaded.expires_at:%Y-%m-%d}")
-    return loaded.authority, loaded.certificate, loaded.key
-
-
-def _bind_http(
-    config: ServerConfig, store: Store, server: Server, refusals: Counter
-) -> EmbeddedHttp:
-    http = config.telemetry.http
-    collector = EmissionsCollector(
-        store,
-        server.recorder.owner,
-        facts=server.recorder,
-        max_runs=config.telemetry.metrics_runs,
-        max_rounds=config.telemetry.metrics_rounds,
-    )
-    app = create_app(
-        metrics_registry(collector),
-        read_token=http.read_token(),
-        bind_host=http.host,
-        allowed_hosts=http.allowed_hosts,
-        auth_failures=refusals,
-    )
-    return _check(
-        lambda: EmbeddedHttp(app, http.host, http.port), HttpAddressError, "telemetry.http.port"
-    )
-
-
-def _check(action: Callable[[], T], error: type[Exception], path: str) -> T:
-    """Do it; a failure before the start is a configuration error that names the key."""
-    try:
-        return action()
-    except error as problem:
-        raise ConfigError([Problem(path=path, text=str(problem), source="")]) from problem
-
-
 # --- the training --------------------------------------------------------------------------------
 
 
-def _train(config: ServerConfig, server: Server, arrays: ArrayRecord | None) -> LoopResult:
+def _train(
+    config: ServerConfig, server: Server, arrays: ArrayRecord | None, resumed: Resumed | None
+) -> LoopResult:
     clients = config.cohort
     try:
         if arrays is None:
@@ -321,6 +233,8 @@ def _train(config: ServerConfig, server: Server, arrays: ArrayRecord | None) -> 
             min_nodes=clients.needed_to_train,
             min_evaluate_nodes=clients.needed_to_evaluate,
             max_failed_rounds=clients.max_failed_rounds,
+            first_round=1 if resumed is None else resumed.next_round,
+            on_round_end=saver(config, server.recorder.run.run_id, server.strategy),
         )
     except Stopped:
         return LoopResult(arrays=arrays, rounds_played=0, ended="interrupted", reason=None)
@@ -328,18 +242,20 @@ def _train(config: ServerConfig, server: Server, arrays: ArrayRecord | None) -> 
         return LoopResult(arrays=None, rounds_played=0, ended="failed", reason=str(error))
 
 
-def _finish_as_failed(server: Server) -> Callable[..., bool]:
+def finish_as_failed(recorder: RoundRecorder) -> Callable[..., bool]:
     """On any exception: the run ends as failed, with the reason (a no-op once it has ended)."""
 
     def on_exit(kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
         if kind is not None:
-            server.recorder.finish("failed", f"{kind.__name__}: {error}"[:256], SIGNAL_WRITE_S)
+            recorder.finish("failed", f"{kind.__name__}: {error}"[:256], SIGNAL_WRITE_S)
         return False
 
     return on_exit
 
 
-def _log_round(config: ServerConfig) -> Callable[[RoundRecord], None]:
+def log_round(config: ServerConfig) -> Callable[[RoundRecord], None]:
+    """One line for each round that has closed."""
+
     def log(record: RoundRecord) -> None:
         if record.round > 0:
             logger.info("%s", round_line(record, config.rounds, config.metrics))
@@ -366,8 +282,12 @@ def _end(
     server.grid.stop(0.2 if hurried else 0.5)
     run_id = recorder.run.run_id
     paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
+    if result.ended == "completed":
+        remove_checkpoint(folder_of(config, run_id))
+    else:
+        _log_how_to_resume(config, run_id)
     complete = recorder.delivered()
-    closing = _closing(store, run_id)
+    closing = closing_of(store, run_id)
     if not complete:
         left = recorder.undelivered_rounds
         closing = f"incomplete, {left} round(s) are not in the store yet: {closing}"
@@ -381,7 +301,7 @@ def _tell_again(
     """The store has taken what it refused at the end: the artefacts and the total are whole now."""
     run_id = server.recorder.run.run_id
     paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
-    whole = replace(outcome, closing=_closing(store, run_id), complete=True, artefacts=paths)
+    whole = replace(outcome, closing=closing_of(store, run_id), complete=True, artefacts=paths)
     logger.info("run %s is in the store now: %s", run_id, whole.closing)
     return whole
 
@@ -399,13 +319,23 @@ def _let_go(config: ServerConfig, server: Server) -> None:
     recorder.release()
 
 
+def _log_how_to_resume(config: ServerConfig, run_id: str) -> None:
+    if folder_of(config, run_id).exists():
+        logger.info(
+            "to go on after the last whole round, with the same configuration: "
+            "fedserver run --resume %s",
+            run_id,
+        )
+
+
 def _log_end(outcome: Outcome, _: Store) -> None:
     logger.info("run %s %s: %s", outcome.run_id, outcome.status, outcome.closing)
     for path in outcome.artefacts:
         logger.info("wrote %s", path)
 
 
-def _closing(store: Store, run_id: str) -> str:
+def closing_of(store: Store, run_id: str) -> str:
+    """The run's figures in one line, as they stand in the store."""
     try:
         run = store.run(run_id)
         rounds = list(store.rounds(run_id))

@@ -143,11 +143,11 @@ def from_environment(environ: Mapping[str, str], directory: Path) -> Layer:
     return replace(layer, problems=problems + layer.problems)
 
 
-def from_command_line(overrides: Mapping[str, object], directory: Path) -> Layer:
+def from_command_line(
+    overrides: Mapping[str, object], directory: Path, source: str = COMMAND_LINE
+) -> Layer:
     """Dotted paths and values; text is read as YAML where the option is not text itself."""
-    return _from_pairs(
-        {path: (value, COMMAND_LINE) for path, value in overrides.items()}, directory
-    )
+    return _from_pairs({path: (value, source) for path, value in overrides.items()}, directory)
 
 
 def variable(path: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedserver_hooks.client import emissions_mod, track_emissions
+    from fedserver_hooks.legacy import with_emissions
     from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter, ReplayMeter
     from fedserver_hooks.recorder import RoundRecorder
     from fedserver_hooks.strategy import EmissionsStrategy
@@ -24,6 +25,7 @@ __all__ = [
     "RoundRecorder",
     "emissions_mod",
     "track_emissions",
+    "with_emissions",
 ]
 
 _HOME = {
@@ -35,6 +37,7 @@ _HOME = {
     "RoundRecorder": "recorder",
     "emissions_mod": "client",
     "track_emissions": "client",
+    "with_emissions": "legacy",
 }
 
 

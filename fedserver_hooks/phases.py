@@ -101,6 +101,12 @@ class PhaseLedger:
             self._open = None
             return instant
 
+    def refresh(self) -> None:
+        """Read the meter where a reading is due, so that what a long phase took so far is known."""
+        with self._lock:
+            if self._open is not None and self._due(self._clock()):
+                self._read()
+
     def settle(self, key: RoundKey) -> None:
         """See that every stretch of a round that has ended is covered, or given up with a reason."""
         while True:

@@ -92,6 +92,9 @@ class RoundRecorder:
     `start` may raise (a store that cannot be written, a run that exists) and waits for the meter: a
     server calls it before its port opens. From then on no method raises, and none blocks for longer
     than `BARRIER_S`, but `finish` for as long as it is given.
+
+    With ``attempts`` it continues a stored run that ended before its time: which attempt each round
+    number is at next (1 for those that are not named). Set-up is a new attempt at round 0.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class RoundRecorder:
         clock: Clock | None = None,
         owner: Owner | None = None,
         on_round_closed: Callable[[RoundRecord], None] | None = None,
+        attempts: Mapping[int, int] | None = None,
     ) -> None:
         self.run = run
         self.store = store
@@ -117,7 +121,12 @@ class RoundRecorder:
         self._clock = clock or SystemClock()
         self._ledger = PhaseLedger(meter, self._clock, on_failure=self._meter_failed)
         self._writer = RoundWriter(
-            store, run.run_id, self.owner, self.failures, on_closed=on_round_closed
+            store,
+            run.run_id,
+            self.owner,
+            self.failures,
+            on_closed=on_round_closed,
+            refresh=self._refresh,
         )
         self._lock = threading.Lock()
         self._draft: Draft | None = None
@@ -127,6 +136,7 @@ class RoundRecorder:
         self._unplaced = 0
         self._connected: set[Node] = set()
         self._sees_connections = False
+        self._attempts = attempts
 
     # --- the run ---------------------------------------------------------------------------
 
@@ -144,7 +154,8 @@ class RoundRecorder:
             return
         if rounds_planned is not None:
             self.run = self.run.model_copy(update={"rounds_planned": rounds_planned})
-        began = self.run.started_at.timestamp()
+        resumed = self._attempts is not None
+        began = self._clock() if resumed else self.run.started_at.timestamp()
         if self.run.tracked:
             self.meter.start()
             self.meter.wait_ready(METER_START_S)  # what is wrong, the first reading says
@@ -153,17 +164,21 @@ class RoundRecorder:
         )
         self.run = self.run.model_copy(update={"factors": factors, "tracker": self.meter.tracker})
         try:
-            self.store.start_run(self.run, self.owner, utc_now())
+            if resumed:
+                self.store.resume_run(self.run.run_id, self.owner, utc_now())
+            else:
+                self.store.start_run(self.run, self.owner, utc_now())
         except BaseException:
             self.meter.stop()
             raise
         self._started = True
         self._writer.start()
         # The run's start is round 0's: the sum of the rounds is then the run's time, exactly.
-        self._open_round((0, 1), began)
+        key = self._key(0)
+        self._open_round(key, began)
         if self.run.tracked:
-            self._ledger.enter((0, 1), "setup", now=began)
-            self._ledger.enter((0, 1), "setup")
+            self._ledger.enter(key, "setup", now=began)
+            self._ledger.enter(key, "setup")
 
     def start_quietly(self, rounds_planned: int | None = None) -> None:
         """`start` for where training has begun already: what goes wrong is counted, not raised."""
@@ -224,14 +239,16 @@ class RoundRecorder:
     # --- rounds ------------------------------------------------------------------------------
 
     @_harmless
-    def begin_round(self, number: int, attempt: int = 1) -> None:
+    def begin_round(self, number: int, attempt: int | None = None) -> None:
         """A round begins, and the one before ends at the same instant.
+
+        ``attempt`` is the next one at that round where it is not given.
 
         Waits, but never for long, until what is known of the one before is on disk.
         """
         if self._finished:
             return
-        key = (number, attempt)
+        key = self._key(number) if attempt is None else (number, attempt)
         with self._lock:
             known = self._draft is not None and self._draft.key == key
         if known:
@@ -241,6 +258,7 @@ class RoundRecorder:
         now = self._enter(key, "configure", read=False)
         self._close_round(now)
         self._open_round(key, now)
+        self._write_open()
 
     @_harmless
     def enter(self, phase: ServerPhase) -> None:
@@ -383,6 +401,9 @@ class RoundRecorder:
 
     # --- inside ----------------------------------------------------------------------------------
 
+    def _key(self, number: int) -> RoundKey:
+        return number, (self._attempts or {}).get(number, 1)
+
     def _enter(self, key: RoundKey, phase: ServerPhase, *, read: bool = True) -> float:
         if not self.run.tracked:
             return self._clock()
@@ -413,6 +434,13 @@ class RoundRecorder:
         self._writer.submit(
             draft.key, lambda: self._make(draft, builder, revision, closed=True), closed=True
         )
+
+    @_harmless
+    def _refresh(self) -> None:
+        """Now and then, from the writer's thread: store how far the open round is."""
+        if self.run.tracked:
+            self._ledger.refresh()
+        self._write_open()
 
     def _write_open(self) -> None:
         with self._lock:

@@ -70,6 +70,32 @@ def factors_for(
     )
 
 
+def resumed_recorder(
+    store: Store,
+    run_id: str,
+    *,
+    rules: Rules | None = None,
+    meter: Meter,
+    clock: Clock | None = None,
+    on_round_closed: Callable[[RoundRecord], None] | None = None,
+) -> RoundRecorder:
+    """A recorder that continues a stored run. Raises `RunNotFound` and `StoreError`."""
+    attempts: dict[int, int] = {}
+    for row in store.rounds(run_id, closed_only=False):
+        attempts[row.round] = max(attempts.get(row.round, 1), row.attempt + 1)
+    # Reports are matched to this machine as it is now: it may have been started again meanwhile.
+    run = store.run(run_id).info.model_copy(update={"server_host_id": host_id(run_id)})
+    return RoundRecorder(
+        run,
+        store,
+        meter,
+        rules=rules,
+        clock=clock,
+        on_round_closed=on_round_closed,
+        attempts=attempts,
+    )
+
+
 def new_recorder(
     store: str | Store,
     *,

@@ -3,6 +3,7 @@
 TelemetryError
 ├─ RunNotFound(LookupError)      no run by that name; carries the candidates
 ├─ RunExists(ValueError)         a run of that id is stored already, with other facts
+├─ RunNotResumable(ValueError)  a run that goes on, or is complete, cannot be taken up again
 ├─ RoundConflict(ValueError)     a closed round was written again with other content
 ├─ HttpAddressError(OSError)     the HTTP address cannot be used; says why
 ├─ OpenAddress(ValueError)       an HTTP address that others can reach needs a read token
@@ -35,6 +36,16 @@ class RunExists(TelemetryError, ValueError):
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         super().__init__(f"run {run_id} is stored already, with other facts")
+
+
+class RunNotResumable(TelemetryError, ValueError):
+    """Only a run that ended before its time can be taken up again."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.run_id = run_id
+        self.status = status
+        why = "another server is at it" if status == "running" else "nothing is left to do"
+        super().__init__(f"run {run_id} is {status}: {why}")
 
 
 class RoundConflict(TelemetryError, ValueError):

@@ -80,7 +80,8 @@ class _Close:
 class RoundWriter:
     """Writes one run's rounds to a store, in order, in a thread of its own.
 
-    A newer revision of a round replaces an older one that still waits. Also keeps the run's lease.
+    A newer revision of a round replaces an older one that still waits. Also keeps the run's lease, and
+    calls ``refresh`` as often: a process that is killed has lost no more than that.
     Other threads only put something into the inbox, which costs them next to nothing; all else
     belongs to the writer's thread alone.
     """
@@ -93,12 +94,14 @@ class RoundWriter:
         failures: Failures,
         *,
         on_closed: Callable[[RoundRecord], None] | None = None,
+        refresh: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
         self._run_id = run_id
         self._owner = owner
         self._failures = failures
         self._on_closed = on_closed
+        self._refresh = refresh
         self._inbox: SimpleQueue[_Job | _Close | threading.Event] = SimpleQueue()
         self._jobs: dict[RoundKey, _Job] = {}
         self._waiting: list[threading.Event] = []
@@ -258,6 +261,8 @@ class RoundWriter:
 
     def _renew_lease(self) -> None:
         self._renew_at = time.monotonic() + LEASE_RENEW_S
+        if self._refresh is not None:
+            self._refresh()
         try:
             held = self._store.renew_lease(self._run_id, self._owner, utc_now())
         except StoreError as error:

@@ -6,6 +6,7 @@ The only package that uses Flower's internals; `tests/fedserver/test_flower_inte
 - `grid`: the grid, in Flower messages
 - `server`: the gRPC server; two threads a connection, bytes in and bytes out
 - `nodes`: who is connected, who is busy, who is waited for; knows neither Flower nor gRPC
+- `superlink`: the same kind of grid for clients that come through a SuperLink
 - `messages`: Flower messages to the bytes of the protocol and back
 - `address`, `process`: what is checked and set before the port opens
 """
@@ -30,6 +31,7 @@ from fedserver.transport.base import (
 from fedserver.transport.grid import BidiGrid
 from fedserver.transport.process import prepare_flower_process
 from fedserver.transport.server import Certificates
+from fedserver.transport.superlink import SuperLinkGrid
 
 __all__ = [
     "AddressError",
@@ -43,6 +45,7 @@ __all__ = [
     "Refused",
     "RoundGrid",
     "Stopped",
+    "SuperLinkGrid",
     "TooFewClients",
     "TransportError",
     "Unavailable",

@@ -101,7 +101,7 @@ class GridListener(Protocol):
     be quick. What a listener raises is logged and goes no further.
 
     ``node`` counts connections from 1; times are epoch seconds of the grid's clock; sizes are
-    those of the serialized message.
+    those of the serialized message, None where the transport cannot know them.
     """
 
     def connected(self, node: int, name: str, loopback: bool) -> None:
@@ -113,11 +113,17 @@ class GridListener(Protocol):
     def disconnected(self, node: int) -> None:
         """A client's stream is gone."""
 
-    def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def waiting(self, connected: int, required: int) -> None:
+        """Still waiting for clients: called every half minute."""
+
+    def sent(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
         """A message is about to go out."""
 
-    def replied(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def replied(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
         """An answer came in time, whatever is in it."""
+
+    def failed(self, node: int, phase: Phase, reason: str) -> None:
+        """There will be no usable answer in time: the client is hung, gone or not well."""
 
     def late(self, reply: Message, phase: Phase, server_round: int) -> None:
         """An answer came after its time, with the content that it would have had in time.
@@ -135,10 +141,16 @@ class NullListener:
     def disconnected(self, node: int) -> None:
         """Nothing."""
 
-    def sent(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def waiting(self, connected: int, required: int) -> None:
         """Nothing."""
 
-    def replied(self, node: int, phase: Phase, at: float, size_bytes: int) -> None:
+    def sent(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
+        """Nothing."""
+
+    def replied(self, node: int, phase: Phase, at: float, size_bytes: int | None) -> None:
+        """Nothing."""
+
+    def failed(self, node: int, phase: Phase, reason: str) -> None:
         """Nothing."""
 
     def late(self, reply: Message, phase: Phase, server_round: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -18,6 +18,7 @@ from fedserver.transport.base import (
     NoInitialModel,
     NullListener,
     RoundGrid,
+    TooFewClients,
 )
 from fedserver.transport.messages import (
     ASK_PARAMETERS,
@@ -41,6 +42,8 @@ _PHASES: Final[dict[str, Phase]] = {
 }
 _PATIENT_CALLS: Final = 2
 """Flower's strategies ask for node ids twice in a phase: to count them and to sample from them."""
+SAY_WAITING_S: Final = 30.0
+"""How often somebody is told that clients are waited for."""
 
 
 @dataclass(slots=True)
@@ -85,9 +88,11 @@ class BidiGrid(RoundGrid):
         keepalive_s: float = 30.0,
         listener: GridListener | None = None,
         clock: Callable[[], float] = time.time,
+        say_waiting_s: float = SAY_WAITING_S,
     ) -> None:
         self._listener = listener or NullListener()
         self._clock = clock
+        self._say_waiting_s = say_waiting_s
         self._nodes = Nodes()
         self._requirement = _Requirement(count=0, end=None)
         self._server = BidiServer(
@@ -152,7 +157,7 @@ class BidiGrid(RoundGrid):
         between. Asking that client fails, which is what happened.
         """
         requirement = self._requirement
-        free = self._nodes.wait_for_free(requirement.asked_again(), requirement.end)
+        free = self._wait_for_free(requirement.asked_again(), requirement.end)
         if len(free) >= len(requirement.given):
             requirement.given = tuple(free)
         return list(requirement.given)
@@ -169,12 +174,17 @@ class BidiGrid(RoundGrid):
         asked = [(message, self._send(message, bodies)) for message in messages]
         self._nodes.settle((request for _, request in asked), timeout)
         self._requirement.begin_phase()
-        return [
+        replies = [
             cast(Message, request.answer)
             if request.state is State.ANSWERED
             else _error(message, _code(request), request.problem)
             for message, request in asked
         ]
+        for (message, _), reply in zip(asked, replies, strict=True):
+            if reply.has_error():
+                node, phase = message.metadata.dst_node_id, _phase_of(message)
+                self._tell(self._listener.failed, node, phase, reply.error.reason)
+        return replies
 
     def initial_arrays(self, timeout_s: float) -> ArrayRecord:
         """The model of the first client that has one, asked one after another.
@@ -187,7 +197,7 @@ class BidiGrid(RoundGrid):
         while True:
             # A node that was asked may have left; another may still come in its place.
             enough = len(asked) >= required
-            free = self._nodes.wait_for_free(
+            free = self._wait_for_free(
                 0 if enough else 1, None if enough else self._requirement.end, but=asked
             )
             if not free:
@@ -199,6 +209,23 @@ class BidiGrid(RoundGrid):
             logger.info("client %d has no model to begin with: %s", free[0], model)
 
     # --- inside --------------------------------------------------------------------------------
+
+    def _wait_for_free(
+        self, count: int, end: float | None, *, but: Sequence[int] = ()
+    ) -> list[int]:
+        """`Nodes.wait_for_free`, with a word now and then to whoever listens."""
+        begin = time.monotonic()
+        while True:
+            say_at = time.monotonic() + self._say_waiting_s
+            last = end is not None and end <= say_at
+            try:
+                return self._nodes.wait_for_free(count, end if last else say_at, but=but)
+            except TooFewClients as error:
+                if last:
+                    waited_s = time.monotonic() - begin
+                    raise TooFewClients(error.free, error.required, waited_s) from None
+                required = max(count, self._requirement.count)
+                self._tell(self._listener.waiting, self._nodes.connected, required)
 
     def _send(self, message: Message, bodies: dict[int, bytes]) -> Request[Message]:
         node = message.metadata.dst_node_id

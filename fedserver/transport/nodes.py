@@ -188,6 +188,12 @@ class Nodes:
                         return
                 self._wait(end)
 
+    @property
+    def connected(self) -> int:
+        """How many there are, free or busy."""
+        with self._changed:
+            return len(self._nodes)
+
     def free(self) -> list[int]:
         """Who can be asked now, in order of arrival."""
         with self._changed:

@@ -38,7 +38,8 @@ class HostCheck:
     """Answers only requests for names that are ours (ASGI middleware).
 
     Against DNS rebinding: a page in a browser on this machine can make its own name resolve to
-    127.0.0.1 and then read what is served here, but its requests carry its own name.
+    127.0.0.1 and then read what is served here, but its requests carry its own name. ``*`` among
+    the names lets any pass: for a server behind an ingress, where a read token keeps others out.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
@@ -54,7 +55,7 @@ class HostCheck:
             await refusal(scope, receive, send)
 
     def _is_ours(self, hosts: list[str]) -> bool:
-        return len(hosts) == 1 and host_name(hosts[0]) in self._names
+        return len(hosts) == 1 and ("*" in self._names or host_name(hosts[0]) in self._names)
 
 
 def host_name(host: str) -> str:

@@ -94,6 +94,14 @@ class Store(Protocol):
         """
         ...
 
+    def resume_run(self, run_id: str, owner: Owner, now: datetime) -> None:
+        """Take up a run that ended before its time: ``running`` again, and held by ``owner``.
+
+        Its end and the reason are forgotten, what was recorded stays. An open round is closed as
+        `mark_interrupted` does. A run that is ``running`` or ``completed`` raises `RunNotResumable`.
+        """
+        ...
+
     def runs(self) -> Sequence[StoredRun]:
         """All runs, newest start first."""
         ...

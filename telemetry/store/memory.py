@@ -21,7 +21,7 @@ from telemetry.domain import (
     RunTotals,
     StoredRun,
 )
-from telemetry.errors import RoundConflict, RunExists, RunNotFound, StoreError
+from telemetry.errors import RoundConflict, RunExists, RunNotFound, RunNotResumable, StoreError
 from telemetry.store import rules
 
 _CANDIDATES: Final = 5
@@ -120,6 +120,22 @@ class InMemoryStore:
             for run in gone:
                 _interrupt(run)
             return [run.stored.run_id for run in gone]
+
+    def resume_run(self, run_id: str, owner: Owner, now: datetime) -> None:
+        """See `Store.resume_run`."""
+        with self._lock:
+            run = self._find(run_id)
+            if not rules.may_resume(run.stored.status):
+                raise RunNotResumable(run_id, run.stored.status)
+            _close_open_rounds(run)
+            run.stored = replace(
+                run.stored,
+                status="running",
+                reason=None,
+                ended_at=None,
+                owner=owner,
+                last_seen_at=now,
+            )
 
     def runs(self) -> Sequence[StoredRun]:
         """See `Store.runs`."""
@@ -244,11 +260,15 @@ def _replaces(record: RoundRecord, stored: RoundRecord) -> bool:
             raise RoundConflict(record.run_id, record.round, record.attempt)
 
 
-def _interrupt(run: _Run) -> None:
+def _close_open_rounds(run: _Run) -> None:
     for key, record in sorted(run.records.items()):
         if not record.closed:
             run.records.pop(key)
             run.put(rules.closed_by_interruption(record))
+
+
+def _interrupt(run: _Run) -> None:
+    _close_open_rounds(run)
     run.stored = replace(
         run.stored,
         status="interrupted",

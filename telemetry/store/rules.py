@@ -71,6 +71,11 @@ def is_gone(run: StoredRun, now: datetime, is_alive: Callable[[Owner], bool]) ->
     return run.owner is None or lease_expired(run.last_seen_at, now) or not is_alive(run.owner)
 
 
+def may_resume(status: RunStatus) -> bool:
+    """Whether a run of this status can be taken up again."""
+    return status not in ("running", "completed")
+
+
 def require_end(status: RunStatus) -> None:
     """Refuse to end a run as ``running``: a slip of the caller, not of the data."""
     if status == "running":

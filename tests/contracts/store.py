@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from telemetry.domain import Owner, RoundRecord, RunTotals
-from telemetry.errors import RoundConflict, RunExists, RunNotFound, StoreError
+from telemetry.errors import RoundConflict, RunExists, RunNotFound, RunNotResumable, StoreError
 from telemetry.store.base import LEASE_EXPIRES_S, Store
 from telemetry.testing import OWNER, RUN_ID, START, make_lap, make_report, make_round, make_run
 from tests import strategies
@@ -99,6 +99,7 @@ class StoreContract:
             lambda s: s.add_late_reports("other", 1),
             lambda s: s.finish_run("other", "failed", START),
             lambda s: s.release("other", OWNER),
+            lambda s: s.resume_run("other", OWNER, START),
             lambda s: s.run("other"),
             lambda s: s.rounds("other"),
             lambda s: s.round("other", 1),
@@ -196,6 +197,40 @@ class StoreContract:
         """Another process's release is a no-op."""
         started.release(RUN_ID, OTHER)
         assert started.run(RUN_ID).owner == OWNER
+
+    @pytest.mark.parametrize("status", ["failed", "interrupted", "stopped_on_budget"])
+    def test_a_run_that_ended_early_is_taken_up_by_another_owner(self, started: Store, status):
+        """It runs again under the new owner, with the rounds and totals that it had."""
+        record = make_round(1, clients={"1": 0.5})
+        started.record_round(record)
+        started.finish_run(RUN_ID, status, at(1), "no clients")
+        started.resume_run(RUN_ID, OTHER, at(2))
+        run = started.run(RUN_ID)
+        assert (run.status, run.ended_at, run.reason) == ("running", None, None)
+        assert (run.owner, run.last_seen_at) == (OTHER, at(2))
+        assert run.totals == totals_of(record)
+        assert started.renew_lease(RUN_ID, OWNER, at(3)) is False
+        started.finish_run(RUN_ID, "completed", at(4))
+        assert started.run(RUN_ID).status == "completed"
+
+    def test_a_round_that_an_ended_run_left_open_is_closed_when_it_is_taken_up(self, started):
+        """A new attempt begins: the lost one keeps what was last stored of it, as interrupted."""
+        started.record_round(make_round(3, closed=False, status="running", clients={"1": 0.5}))
+        started.finish_run(RUN_ID, "failed", at(1))
+        started.resume_run(RUN_ID, OTHER, at(2))
+        (row,) = started.rounds(RUN_ID)
+        assert (row.round, row.attempt, row.status) == (3, 1, "interrupted")
+        assert started.record_round(make_round(3, attempt=2)) is True
+
+    @pytest.mark.parametrize("status", ["running", "completed"])
+    def test_a_run_that_goes_on_or_is_complete_is_not_taken_up(self, started: Store, status):
+        """Nothing is changed, and the message says what it is."""
+        if status == "completed":
+            started.finish_run(RUN_ID, "completed", at(1))
+        before = started.run(RUN_ID)
+        with pytest.raises(RunNotResumable, match=f"{RUN_ID} is {status}"):
+            started.resume_run(RUN_ID, OTHER, at(2))
+        assert started.run(RUN_ID) == before
 
     # --- rounds --------------------------------------------------------------------------------
 

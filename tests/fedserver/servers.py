@@ -128,6 +128,7 @@ class ServerProcess(AbstractContextManager["ServerProcess"]):
         *,
         environ: Mapping[str, str] | None = None,
         preload: Path | None = None,
+        arguments: Sequence[str] = (),
         **overrides: Any,
     ) -> None:
         self.folder = folder
@@ -137,7 +138,7 @@ class ServerProcess(AbstractContextManager["ServerProcess"]):
         path.write_text(yaml.safe_dump(nested(settings(folder, clients, **overrides))))
         command = [sys.executable, *([str(preload)] if preload else ["-m", "fedserver"])]
         self.process = subprocess.Popen(
-            [*command, "run", "-c", str(path)],
+            [*command, "run", "-c", str(path), *arguments],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)} | dict(environ or {}),
             stdout=subprocess.DEVNULL,

@@ -59,14 +59,22 @@ class Recording(NullListener):
         """Kept."""
         self.calls.append(("disconnected", node))
 
-    def sent(self, node: int, phase: str, at: float, size_bytes: int) -> None:
+    def sent(self, node: int, phase: str, at: float, size_bytes: int | None) -> None:
         """Kept."""
         self.calls.append(("sent", node, phase, at, size_bytes))
 
-    def replied(self, node: int, phase: str, at: float, size_bytes: int) -> None:
+    def replied(self, node: int, phase: str, at: float, size_bytes: int | None) -> None:
         """Kept."""
         self.calls.append(("replied", node, phase, at, size_bytes))
         self.answered.set()
+
+    def waiting(self, connected: int, required: int) -> None:
+        """Kept."""
+        self.calls.append(("waiting", connected, required))
+
+    def failed(self, node: int, phase: str, reason: str) -> None:
+        """Kept."""
+        self.calls.append(("failed", node, phase, reason))
 
     def late(self, reply: Message, phase: str, server_round: int) -> None:
         """Kept."""
@@ -420,6 +428,40 @@ def test_waiting_ends_at_the_limit(grid: BidiGrid) -> None:
     with pytest.raises(TooFewClients, match=r"0 of 2 after 0\.2 s"):
         grid.get_node_ids()
     assert 0.2 <= time.monotonic() - begin < 1.0
+
+
+def test_who_is_waited_for_is_said_now_and_then() -> None:
+    """How many of how many are connected, and the limit still holds to the moment."""
+    listener = Recording()
+    grid = BidiGrid("127.0.0.1:0", listener=listener, say_waiting_s=0.1)
+    grid.start()
+    try:
+        with ClientThread(grid.address):
+            grid.require(1, 10)
+            grid.get_node_ids()
+            grid.require(3, 0.35)
+            with pytest.raises(TooFewClients, match=r"1 of 3 after 0\.[3-5]"):
+                grid.get_node_ids()
+        assert [call for call in listener.of("waiting") if call[1] == 3] == [(1, 3)] * 3
+    finally:
+        grid.stop(0.2)
+
+
+def test_a_client_that_fails_is_told_with_the_reason() -> None:
+    """In the words of the reply, once for each message that has no usable answer."""
+    listener = Recording()
+    grid = BidiGrid("127.0.0.1:0", listener=listener)
+    grid.start()
+    try:
+        with ClientThread(grid.address, Script(fit="status")):
+            grid.require(1, 10)
+            nodes = grid.get_node_ids()
+            grid.send_and_receive(messages(grid, nodes=nodes), timeout=10)
+        ((node, phase, why),) = listener.of("failed")
+        assert (node, phase) == (1, "train")
+        assert "told to fail" in why
+    finally:
+        grid.stop(0.2)
 
 
 def test_waiting_ends_with_the_client_that_was_missing(

@@ -334,3 +334,53 @@ def test_start_says_what_is_wrong_with_the_store() -> None:
     late.aggregated(True, {})
     late.finish("completed")
     assert late.errors["hook"] == 1
+
+
+def test_a_run_that_is_taken_up_plays_new_attempts_and_old_ones_keep_their_energy() -> None:
+    """Set-up and the lost round come again as attempt 2; every attempt is in the totals."""
+    store, clock = InMemoryStore(), HandClock()
+    first = recorder(store, clock=clock)
+    first.start()
+    play(first, clock, rounds=2)
+    first.begin_round(3)
+    clock.advance(20)
+    first.finish("interrupted")
+    clock.advance(1000)
+    again = RoundRecorder(
+        first.run,
+        store,
+        ReplayMeter(100.0, clock=clock),
+        clock=clock,
+        owner=Owner(host="test", pid=2, token="t"),
+        attempts={0: 2, 1: 2, 2: 2, 3: 2},
+    )
+    again.start()
+    clock.advance(5)
+    again.begin_round(3)
+    clock.advance(10)
+    again.finish("completed")
+    rows = list(store.rounds(first.run.run_id))
+    assert [(row.round, row.attempt) for row in rows] == [
+        (0, 1), (0, 2), (1, 1), (2, 1), (3, 1), (3, 2),
+    ]  # fmt: skip
+    assert [row.duration_s for row in rows if row.attempt == 2] == pytest.approx([5, 10])
+    totals = store.run(first.run.run_id).totals
+    assert totals.server_energy_kwh == pytest.approx((2 * 15.6 + 20 + 5 + 10) * 100 / 3.6e6)
+    assert store.run(first.run.run_id).status == "completed"
+
+
+def test_a_round_is_stored_from_its_beginning_and_what_it_took_now_and_then() -> None:
+    """A server that is killed in a long round leaves the round, and most of its energy."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    book.sent("train", [1, 2])
+    book.enter("wait")
+    clock.advance(30)
+    book._refresh()  # as the writer's thread does with each renewal of the lease
+    assert book._writer.barrier(5)
+    record = store.round(book.run.run_id, 1)
+    assert (record.closed, record.status, len(record.participants)) == (False, "running", 2)
+    assert record.host_energy_kwh == pytest.approx(30 * 100 / 3.6e6)
+    book.finish("interrupted")

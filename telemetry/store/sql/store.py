@@ -26,7 +26,7 @@ from telemetry.domain import (
     RunTotals,
     StoredRun,
 )
-from telemetry.errors import RoundConflict, RunExists, RunNotFound, StoreError
+from telemetry.errors import RoundConflict, RunExists, RunNotFound, RunNotResumable, StoreError
 from telemetry.store import rules
 from telemetry.store.sql import mapping, queries, tables
 from telemetry.store.sql.bulk import insert_rows, time_form
@@ -119,11 +119,27 @@ class SqlStore:
                 self._interrupt(connection, run)
             return [run.run_id for run in gone]
 
-    def _interrupt(self, connection: Connection, run: StoredRun) -> None:
-        for number, attempt in connection.execute(queries.open_rounds(run.run_id)).all():
-            opened = _load_round(connection, (run.run_id, number, attempt))
+    def resume_run(self, run_id: str, owner: Owner, now: datetime) -> None:
+        """See `Store.resume_run`."""
+        with self._writing() as connection:
+            self._lock_run(connection, run_id)
+            of_run = tables.runs.c.run_id == run_id
+            status = connection.execute(select(tables.runs.c.status).where(of_run)).scalar_one()
+            if not rules.may_resume(status):
+                raise RunNotResumable(run_id, status)
+            self._close_open_rounds(connection, run_id)
+            again = {"status": "running", "ended_at": None, "reason": None}
+            held = {"owner": str(owner), "last_seen_at": now}
+            connection.execute(update(tables.runs).where(of_run).values(again | held))
+
+    def _close_open_rounds(self, connection: Connection, run_id: str) -> None:
+        for number, attempt in connection.execute(queries.open_rounds(run_id)).all():
+            opened = _load_round(connection, (run_id, number, attempt))
             assert opened is not None
             self._put(connection, rules.closed_by_interruption(opened), replaces=True)
+
+    def _interrupt(self, connection: Connection, run: StoredRun) -> None:
+        self._close_open_rounds(connection, run.run_id)
         connection.execute(
             update(tables.runs)
             .where(tables.runs.c.run_id == run.run_id)

@@ -1,0 +1,3 @@
+"""A client for the ready ServerApp `fedserver.app:app`."""
+
+from __future__ import annotations
