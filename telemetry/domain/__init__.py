@@ -1,0 +1,93 @@
+"""The records: what is known of a run, a round, a client's part in it and its report.
+
+Every record is frozen and validated where it enters. Units stand in the names. ``None`` means
+*unknown* and never zero. Sums are properties of `RoundRecord`, computed nowhere else; `RoundSummary`
+is their flat, stored form, which exporters read.
+
+Sources: the accounting rules are those of ``docs/accounting.md``; emissions are kg CO2eq as
+codecarbon gives them, energies kWh at the meter (before PUE).
+"""
+
+from __future__ import annotations
+
+from telemetry.domain.parts import (
+    Factors,
+    Histogram,
+    Lap,
+    NoiseRecord,
+    ParticipantRecord,
+    ReportRecord,
+)
+from telemetry.domain.round import RoundRecord, RoundSummary, emissions_kg
+from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun
+from telemetry.domain.vocabulary import (
+    CLIENT_BUCKETS_G,
+    COMPLETE_METERED_SHARE,
+    GRAMS_PER_KG,
+    JOULES_PER_KWH,
+    ROUND_STATUSES,
+    SERVER_PHASES,
+    STRICT,
+    Component,
+    Count,
+    FiniteFloat,
+    NonNegative,
+    Outcome,
+    Phase,
+    Record,
+    RejectionReason,
+    ReportOutcome,
+    RoundStatus,
+    RunId,
+    RunStatus,
+    Scope,
+    Sensor,
+    ServerPhase,
+    ShortText,
+    field_names,
+    sum_known,
+    utc_now,
+)
+
+__all__ = [
+    "CLIENT_BUCKETS_G",
+    "COMPLETE_METERED_SHARE",
+    "GRAMS_PER_KG",
+    "JOULES_PER_KWH",
+    "ROUND_STATUSES",
+    "SERVER_PHASES",
+    "STRICT",
+    "Component",
+    "Count",
+    "ExposedRun",
+    "Factors",
+    "FiniteFloat",
+    "Histogram",
+    "Lap",
+    "NoiseRecord",
+    "NonNegative",
+    "Outcome",
+    "Owner",
+    "ParticipantRecord",
+    "Phase",
+    "Record",
+    "RejectionReason",
+    "ReportOutcome",
+    "ReportRecord",
+    "RoundRecord",
+    "RoundStatus",
+    "RoundSummary",
+    "RunId",
+    "RunInfo",
+    "RunStatus",
+    "RunTotals",
+    "Scope",
+    "Sensor",
+    "ServerPhase",
+    "ShortText",
+    "StoredRun",
+    "emissions_kg",
+    "field_names",
+    "sum_known",
+    "utc_now",
+]

@@ -1,0 +1,347 @@
+"""A round: whole as `RoundRecord`, where figures are added up, and flat as `RoundSummary`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from math import fsum
+from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
+
+from telemetry.domain.parts import (
+    Factors,
+    Histogram,
+    Lap,
+    NoiseRecord,
+    ParticipantRecord,
+    ReportRecord,
+)
+from telemetry.domain.vocabulary import (
+    COMPLETE_METERED_SHARE,
+    GRAMS_PER_KG,
+    SERVER_PHASES,
+    Count,
+    FiniteFloat,
+    NonNegative,
+    Outcome,
+    Record,
+    ReportOutcome,
+    RoundStatus,
+    RunId,
+    ServerPhase,
+    ShortText,
+    sum_known,
+)
+
+
+class RoundRecord(Record):
+    """One attempt at one round, whole: clients, reports, server laps, training metrics.
+
+    A round is identified by (run, round, attempt). While it is open it may be written again with a
+    higher ``revision``; once ``closed`` it never changes. Round 0 is the set-up before the first
+    round. The sums below are the only place where figures are added up.
+    """
+
+    run_id: RunId
+    round: Count
+    attempt: Annotated[int, Field(ge=1)] = 1
+    revision: Count = 0
+    closed: bool = False
+    tracked: bool = True
+    """False where emissions are not tracked: figures and outcomes are then unknown, not zero."""
+    status: RoundStatus
+    reason: ShortText | None = None
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
+    connected: Count | None = None
+    factors: Factors
+    participants: tuple[ParticipantRecord, ...] = ()
+    reports: tuple[ReportRecord, ...] = ()
+    reports_repeated: Count = 0
+    laps: tuple[Lap, ...] = ()
+    train_metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
+    evaluate_metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
+    privacy_epsilon: NonNegative | None = None
+    noise: NoiseRecord | None = None
+    """Not in `summary`, and so in nothing that is made of it."""
+
+    # --- clients -----------------------------------------------------------------------------
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the round's start to its end."""
+        return (self.ended_at - self.started_at) / timedelta(seconds=1)
+
+    @property
+    def trained(self) -> tuple[ParticipantRecord, ...]:
+        """Those who were sent a train message."""
+        return tuple(p for p in self.participants if p.train)
+
+    @cached_property
+    def outcomes(self) -> Mapping[Outcome, int]:
+        """Participants by outcome; their sum is the number of participants where tracked."""
+        return Counter(p.outcome for p in self.trained if p.outcome is not None)
+
+    def outcome_count(self, outcome: Outcome) -> int | None:
+        """Participants of that outcome; only failures are known where emissions are not tracked."""
+        known = self.tracked or outcome == "failed"
+        return self.outcomes.get(outcome, 0) if known else None
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the participants who reported; None without any, or untracked."""
+        reported, participants = self.outcome_count("reported"), len(self.trained)
+        return None if reported is None or not participants else reported / participants
+
+    @property
+    def accepted(self) -> tuple[ReportRecord, ...]:
+        """The reports that count."""
+        return tuple(r for r in self.reports if r.accepted)
+
+    @property
+    def evaluate_reported(self) -> int | None:
+        """Accepted reports from evaluation; never part of coverage."""
+        if not self.tracked:
+            return None
+        return sum(1 for r in self.accepted if r.phase == "evaluate" and not r.late)
+
+    @property
+    def reports_without_host(self) -> int | None:
+        """Accepted reports that name no host: counted in full, whatever machine they ran on."""
+        if not self.tracked:
+            return None
+        return sum(1 for r in self.accepted if r.host_id is None and not r.on_server_host)
+
+    def report_count(self, outcome: ReportOutcome) -> int:
+        """Reports that arrived, by what became of them; each has exactly one outcome."""
+        match outcome:
+            case "accepted":
+                return sum(1 for r in self.reports if r.accepted and not r.late)
+            case "late":
+                return sum(1 for r in self.reports if r.accepted and r.late)
+            case "rejected":
+                return sum(1 for r in self.reports if not r.accepted)
+            case "repeated":
+                return self.reports_repeated
+
+    # --- energy, kWh at the meter --------------------------------------------------------------
+
+    @property
+    def metered_share(self) -> float | None:
+        """Metered seconds ÷ seconds of the round; None where nothing could be metered."""
+        if not self.laps or self.duration_s <= 0:
+            return None
+        return min(1.0, fsum(lap.metered_s for lap in self.laps) / self.duration_s)
+
+    @property
+    def host_energy_kwh(self) -> float | None:
+        """What the server's meter showed, before the clients on its host are split off."""
+        return sum_known(lap.energy_kwh for lap in self.laps)
+
+    @property
+    def server_energy_kwh(self) -> float | None:
+        """The server's own part: the meter's figure less that of the clients on its host."""
+        whole = self.host_energy_kwh
+        if whole is None:
+            return None
+        on_host = fsum(r.counted_energy_kwh or 0.0 for r in self.accepted if r.on_server_host)
+        return max(0.0, whole - on_host)
+
+    @property
+    def clients_energy_kwh(self) -> float | None:
+        """Energy of the reports that carry one; None if none does (0 when nobody took part)."""
+        known = sum_known(r.counted_energy_kwh for r in self.accepted)
+        return self._zero_if_nobody(known)
+
+    @property
+    def clients_energy_reports(self) -> int | None:
+        """How many reports `clients_energy_kwh` is the sum of."""
+        if not self.tracked:
+            return None
+        return sum(1 for r in self.accepted if r.counted_energy_kwh is not None)
+
+    # --- emissions, kg CO2eq -------------------------------------------------------------------
+
+    @property
+    def server_emissions_kg(self) -> float | None:
+        """The server's energy × PUE × carbon intensity; None if nothing was metered."""
+        energy = self.server_energy_kwh
+        return None if energy is None else emissions_kg(energy, self.factors)
+
+    @property
+    def clients_emissions_kg(self) -> float | None:
+        """What the accepted reports count for; None if none (0 when nobody took part)."""
+        return self._zero_if_nobody(sum_known(r.counted_emissions_kg for r in self.accepted))
+
+    @property
+    def total_emissions_kg(self) -> float | None:
+        """The known ones of server and clients; None only if neither is known."""
+        return sum_known((self.server_emissions_kg, self.clients_emissions_kg))
+
+    @property
+    def clients_reported_emissions_kg(self) -> float | None:
+        """What the accepted reports said, before the host rule."""
+        return self._zero_if_nobody(sum_known(r.emissions_kg for r in self.accepted))
+
+    @property
+    def complete(self) -> bool | None:
+        """Server metered for ≥ 99 % of the round and every participant reported."""
+        if not self.tracked:
+            return None
+        return (self.metered_share or 0.0) >= COMPLETE_METERED_SHARE and all(
+            p.outcome == "reported" for p in self.trained
+        )
+
+    def _zero_if_nobody(self, known: float | None) -> float | None:
+        nobody = self.tracked and not self.participants
+        return 0.0 if known is None and nobody else known
+
+    # --- communication -------------------------------------------------------------------------
+
+    @property
+    def bytes_to_clients(self) -> int | None:
+        """Bytes of the messages to clients; None where no transport of ours counted them."""
+        return _sum_known_ints(p.bytes_to for p in self.participants)
+
+    @property
+    def bytes_from_clients(self) -> int | None:
+        """Bytes of the replies; None where no transport of ours counted them."""
+        return _sum_known_ints(p.bytes_from for p in self.participants)
+
+    # --- the stored form -----------------------------------------------------------------------
+
+    @property
+    def client_histogram(self) -> Histogram:
+        """Counted emissions of each client in this round, train and evaluate together."""
+        by_client: dict[str, list[float]] = {}
+        for report in self.accepted:
+            if report.counted_emissions_kg is not None:
+                by_client.setdefault(report.node_id, []).append(report.counted_emissions_kg)
+        return Histogram.of(fsum(values) for values in by_client.values())
+
+    def phase_energy_kwh(self, phase: ServerPhase) -> float | None:
+        """The server's energy in one phase, before the split."""
+        return sum_known(lap.energy_kwh for lap in self.laps if lap.phase == phase)
+
+    def summary(self, cumulative_emissions_kg: float | None = None) -> RoundSummary:
+        """The round as one flat row; ``cumulative_emissions_kg`` is the run's so far, this included."""
+        return RoundSummary(
+            run_id=self.run_id,
+            round=self.round,
+            attempt=self.attempt,
+            revision=self.revision,
+            closed=self.closed,
+            tracked=self.tracked,
+            status=self.status,
+            reason=self.reason,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            duration_s=self.duration_s,
+            connected=self.connected,
+            participants=len(self.trained),
+            reported=self.outcome_count("reported"),
+            missing=self.outcome_count("missing"),
+            rejected=self.outcome_count("rejected"),
+            failed=self.outcome_count("failed") or 0,
+            coverage=self.coverage,
+            complete=self.complete,
+            evaluate_reported=self.evaluate_reported,
+            reports_without_host=self.reports_without_host,
+            reports_accepted=self.report_count("accepted"),
+            reports_rejected=self.report_count("rejected"),
+            reports_repeated=self.report_count("repeated"),
+            reports_late=self.report_count("late"),
+            metered_share=self.metered_share,
+            host_energy_kwh=self.host_energy_kwh,
+            server_energy_kwh=self.server_energy_kwh,
+            clients_energy_kwh=self.clients_energy_kwh,
+            clients_energy_reports=self.clients_energy_reports,
+            server_emissions_kg=self.server_emissions_kg,
+            clients_emissions_kg=self.clients_emissions_kg,
+            total_emissions_kg=self.total_emissions_kg,
+            cumulative_emissions_kg=cumulative_emissions_kg,
+            clients_reported_emissions_kg=self.clients_reported_emissions_kg,
+            factors=self.factors,
+            bytes_to_clients=self.bytes_to_clients,
+            bytes_from_clients=self.bytes_from_clients,
+            communication_emissions_kg_estimated=None,
+            imputed_emissions_kg=None,
+            estimated_total_emissions_kg=None,
+            privacy_epsilon=self.privacy_epsilon,
+            client_histogram=self.client_histogram,
+            phase_energy_kwh=MappingProxyType(
+                {phase: self.phase_energy_kwh(phase) for phase in SERVER_PHASES}
+            ),
+            train_metrics=MappingProxyType(dict(self.train_metrics)),
+            evaluate_metrics=MappingProxyType(dict(self.evaluate_metrics)),
+        )
+
+
+def emissions_kg(energy_kwh: float, factors: Factors) -> float:
+    """Energy at the server's meter × PUE × carbon intensity, in kg CO2eq."""
+    return energy_kwh * factors.pue * factors.server_carbon_intensity_g_per_kwh / GRAMS_PER_KG
+
+
+def _sum_known_ints(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundSummary:
+    """One stored round as a flat row: what exports, ``/metrics`` and tables are views of.
+
+    Made by `RoundRecord.summary` only, or read back from the store.
+    """
+
+    run_id: str
+    round: int
+    attempt: int
+    revision: int
+    closed: bool
+    tracked: bool
+    status: RoundStatus
+    reason: str | None
+    started_at: datetime
+    ended_at: datetime
+    duration_s: float
+    connected: int | None
+    participants: int
+    reported: int | None
+    missing: int | None
+    rejected: int | None
+    failed: int
+    coverage: float | None
+    complete: bool | None
+    evaluate_reported: int | None
+    reports_without_host: int | None
+    reports_accepted: int
+    reports_rejected: int
+    reports_repeated: int
+    reports_late: int
+    metered_share: float | None
+    host_energy_kwh: float | None
+    server_energy_kwh: float | None
+    clients_energy_kwh: float | None
+    clients_energy_reports: int | None
+    server_emissions_kg: float | None
+    clients_emissions_kg: float | None
+    total_emissions_kg: float | None
+    cumulative_emissions_kg: float | None
+    clients_reported_emissions_kg: float | None
+    factors: Factors
+    bytes_to_clients: int | None
+    bytes_from_clients: int | None
+    communication_emissions_kg_estimated: float | None
+    imputed_emissions_kg: float | None
+    estimated_total_emissions_kg: float | None
+    privacy_epsilon: float | None
+    client_histogram: Histogram
+    phase_energy_kwh: Mapping[ServerPhase, float | None]
+    train_metrics: Mapping[str, float]
+    evaluate_metrics: Mapping[str, float]

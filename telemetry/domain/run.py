@@ -1,0 +1,168 @@
+"""A run: what is fixed at its start, whose it is, and what its closed rounds add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from types import MappingProxyType
+
+from pydantic import AwareDatetime, Field
+
+from telemetry.domain.parts import Factors, Histogram
+from telemetry.domain.round import RoundSummary
+from telemetry.domain.vocabulary import (
+    SERVER_PHASES,
+    Count,
+    Record,
+    RoundStatus,
+    RunId,
+    RunStatus,
+    ServerPhase,
+    ShortText,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTotals:
+    """Sums over a run's *closed* rounds, kept in the transaction that closes a round.
+
+    None is "never known so far". Nothing in here ever falls.
+    """
+
+    rounds: Mapping[RoundStatus, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Closed rounds by status; round 0 is not one of them."""
+    server_energy_kwh: float | None = None
+    clients_energy_kwh: float | None = None
+    server_emissions_kg: float | None = None
+    clients_emissions_kg: float | None = None
+    total_emissions_kg: float | None = None
+    phase_energy_kwh: Mapping[ServerPhase, float | None] = field(
+        default_factory=lambda: MappingProxyType(dict.fromkeys(SERVER_PHASES))
+    )
+    reports_accepted: int = 0
+    reports_rejected: int = 0
+    reports_repeated: int = 0
+    reports_late: int = 0
+    reports_without_host: int = 0
+    bytes_to_clients: int | None = None
+    bytes_from_clients: int | None = None
+    client_histogram: Histogram = field(default_factory=Histogram)
+
+    def plus(self, closed: RoundSummary) -> RunTotals:
+        """These totals and one more closed round."""
+        rounds = dict(self.rounds)
+        if closed.round > 0:
+            rounds[closed.status] = rounds.get(closed.status, 0) + 1
+        return RunTotals(
+            rounds=MappingProxyType(rounds),
+            server_energy_kwh=_add(self.server_energy_kwh, closed.server_energy_kwh),
+            # The 0 of a round that nobody took part in, such as the set-up, is no knowledge of the
+            # clients: of a fleet that never reports, the sum stays unknown.
+            clients_energy_kwh=_add(
+                self.clients_energy_kwh,
+                closed.clients_energy_kwh if closed.clients_energy_reports else None,
+            ),
+            server_emissions_kg=_add(self.server_emissions_kg, closed.server_emissions_kg),
+            clients_emissions_kg=_add(
+                self.clients_emissions_kg,
+                closed.clients_emissions_kg if closed.client_histogram.count else None,
+            ),
+            total_emissions_kg=_add(self.total_emissions_kg, closed.total_emissions_kg),
+            phase_energy_kwh=MappingProxyType(
+                {
+                    phase: _add(self.phase_energy_kwh[phase], closed.phase_energy_kwh[phase])
+                    for phase in SERVER_PHASES
+                }
+            ),
+            reports_accepted=self.reports_accepted + closed.reports_accepted,
+            reports_rejected=self.reports_rejected + closed.reports_rejected,
+            reports_repeated=self.reports_repeated + closed.reports_repeated,
+            reports_late=self.reports_late + closed.reports_late,
+            reports_without_host=self.reports_without_host + (closed.reports_without_host or 0),
+            bytes_to_clients=_add_int(self.bytes_to_clients, closed.bytes_to_clients),
+            bytes_from_clients=_add_int(self.bytes_from_clients, closed.bytes_from_clients),
+            client_histogram=self.client_histogram.plus(closed.client_histogram),
+        )
+
+    def with_late_reports(self, count: int) -> RunTotals:
+        """These totals and ``count`` more reports that found no open round."""
+        return replace(self, reports_late=self.reports_late + count)
+
+
+def _add(total: float | None, value: float | None) -> float | None:
+    return total if value is None else (total or 0.0) + value
+
+
+def _add_int(total: int | None, value: int | None) -> int | None:
+    return total if value is None else (total or 0) + value
+
+
+class RunInfo(Record):
+    """What is fixed about a run when it starts."""
+
+    run_id: RunId
+    run_name: ShortText
+    flower_run_id: ShortText | None = None
+    started_at: AwareDatetime
+    rounds_planned: Count | None = None
+    strategy: ShortText
+    privacy: ShortText = "none"
+    tracked: bool = True
+    factors: Factors
+    server_host_id: ShortText | None = None
+    """Not linkable across runs; stored, never exported."""
+    tracker: ShortText | None = None
+    value_metric: ShortText = "accuracy"
+    metric_names: tuple[ShortText, ...] = ()
+    """Training metrics that ``/metrics`` shows; every stored one is in the exports."""
+    software: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The process that a run belongs to while it is alive."""
+
+    host: str
+    """Names machine, container and boot; two processes with one `host` see each other's pids."""
+    pid: int
+    token: str
+    """Random, so that a reused pid is not mistaken for the owner."""
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.pid}/{self.token}"
+
+    @classmethod
+    def parse(cls, text: str) -> Owner:
+        """Inverse of ``str``."""
+        host, pid, token = text.rsplit("/", 2)
+        return cls(host=host, pid=int(pid), token=token)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRun:
+    """A run as the store knows it."""
+
+    info: RunInfo
+    status: RunStatus
+    reason: str | None
+    ended_at: datetime | None
+    owner: Owner | None
+    """None once released: the run has ended and its process is gone."""
+    last_seen_at: datetime
+    totals: RunTotals
+
+    @property
+    def run_id(self) -> str:
+        """Shorthand for ``info.run_id``."""
+        return self.info.run_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExposedRun:
+    """What ``/metrics`` shows of a run: totals of closed rounds, the open one, the last closed ones."""
+
+    run: StoredRun
+    open_round: RoundSummary | None
+    rounds: tuple[RoundSummary, ...]
+    """Closed rounds from 1 on, oldest first, at most as many as were asked for."""

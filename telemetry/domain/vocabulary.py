@@ -1,0 +1,63 @@
+"""The words and units in which records are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import UTC, datetime
+from math import fsum
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Phase = Literal["train", "evaluate"]
+Outcome = Literal["reported", "missing", "rejected", "failed"]
+RejectionReason = Literal["not_a_number", "not_finite", "negative", "implausible", "inconsistent"]
+ServerPhase = Literal["setup", "configure", "wait", "aggregate", "evaluate", "idle"]
+RoundStatus = Literal["running", "completed", "partial", "failed", "interrupted"]
+RunStatus = Literal["running", "completed", "failed", "interrupted", "stopped_on_budget"]
+Sensor = Literal["rapl", "nvml", "mixed", "model", "constant", "unknown"]
+Scope = Literal["machine", "allocation", "process", "unknown"]
+Component = Literal["server", "clients"]
+ReportOutcome = Literal["accepted", "rejected", "repeated", "late"]
+
+SERVER_PHASES: Final[tuple[ServerPhase, ...]] = get_args(ServerPhase)
+ROUND_STATUSES: Final[tuple[RoundStatus, ...]] = get_args(RoundStatus)
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+ShortText = Annotated[str, Field(max_length=256)]
+
+JOULES_PER_KWH: Final = 3.6e6
+GRAMS_PER_KG: Final = 1000.0
+COMPLETE_METERED_SHARE: Final = 0.99
+"""A round's server figure is called complete from this share of its duration on."""
+
+CLIENT_BUCKETS_G: Final[tuple[float, ...]] = tuple(10.0 ** (k / 2) for k in range(-8, 9))
+"""Upper bounds, in grams, of the distribution of emissions over clients and rounds."""
+
+STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Record(BaseModel):
+    """Base of the records that are built once a round or once a run."""
+
+    model_config = STRICT
+
+
+def sum_known(values: Iterable[float | None]) -> float | None:
+    """Exact sum of the known values; None if none is known."""
+    known = [value for value in values if value is not None]
+    return fsum(known) if known else None
+
+
+def utc_now() -> datetime:
+    """The time, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+def field_names(record: type[Any]) -> tuple[str, ...]:
+    """Names of a slots record's fields, in order: the order of its stored columns."""
+    return tuple(item.name for item in fields(record))
