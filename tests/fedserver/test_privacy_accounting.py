@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Error, Message
-from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
-
-pytest.importorskip("dp_accounting", reason="the extra dp is not installed")
-
 from flwr.serverapp import (
     NeighboringRelation,
     PrivacyConfig,
     RdpAccountant,
     SamplingMethod,
 )
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 
 from fedserver.guard import GuardStrategy
 from fedserver.loop import run_rounds

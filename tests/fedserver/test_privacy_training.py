@@ -6,7 +6,6 @@ import io
 import logging
 import sqlite3
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,6 @@ def test_a_round_waits_for_as_many_clients_as_the_noise_is_made_for(tmp_path: Pa
     assert [row.participants for row in done.rounds[1:]] == [3, 3]
 
 
-@pytest.mark.skipif(find_spec("dp_accounting") is None, reason="the extra dp is not installed")
 def test_epsilon_reaches_record_csv_and_metrics(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
