@@ -272,3 +272,49 @@ def test_empty_replies_pass() -> None:
     content = RecordDict({"metrics": MetricRecord({"num-examples": 1})})
     assert content is not None
     book.finish("failed")
+
+
+def test_the_mixed_fleet_in_a_users_own_app() -> None:
+    """The same outcomes and reasons as over the ready server, for all that needs no guard."""
+    nan = float("nan")
+    nodes = {
+        1: trains(emissions=1e-6),
+        2: trains(),
+        3: trains(emissions=nan),
+        4: trains(emissions=-1.0),
+        5: trains(emissions_kg="0.5"),
+        6: trains(emissions_kg=True),
+        7: trains(emissions=1e308),
+        8: trains(emissions_kg=2e-6, energy_kwh=1e-5, carbon_intensity_g_per_kwh=200.0),
+        9: _evaluate_only(3e-6),
+        10: fails("out of memory"),
+    }
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    EmissionsStrategy(FedAvg(), book).start(LocalGrid(nodes, clock), model(), num_rounds=2)
+    record = store.round(book.run.run_id, 2)
+    rejected = {r.node_id: r.rejection for r in record.reports if not r.accepted}
+    assert {p.node_id: p.outcome for p in record.participants} == {
+        "1": "reported", "2": "missing", "3": "rejected", "4": "rejected", "5": "rejected",
+        "6": "rejected", "7": "rejected", "8": "reported", "9": "missing", "10": "failed",
+    }  # fmt: skip
+    assert rejected == {
+        "3": "not_finite", "4": "negative", "5": "not_a_number", "6": "not_a_number",
+        "7": "implausible",
+    }  # fmt: skip
+    assert record.evaluate_reported == 1
+    assert record.clients_emissions_kg == pytest.approx(1e-6 + 2e-6 + 3e-6, rel=1e-9)
+    assert store.run(book.run.run_id).status == "completed"
+
+
+def _evaluate_only(emissions_kg: float) -> Callable[[Message], Message]:
+    """A client that reports its evaluation and not its training."""
+    plain = trains()
+
+    def answer(message: Message) -> Message:
+        reply = plain(message)
+        if message.metadata.message_type == "evaluate":
+            reply.content["emissions"] = ConfigRecord({"schema": 1, "emissions_kg": emissions_kg})
+        return reply
+
+    return answer
