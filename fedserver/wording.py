@@ -81,6 +81,9 @@ def closing_line(run: StoredRun, rounds: Sequence[RoundSummary], country: str | 
     if total is None:
         return "emissions unknown: nothing was metered and no client reported"
     places = decimals_for(total * GRAMS_PER_KG)
+    clients = totals.clients_emissions_kg
+    if clients is None and not any(r.participants for r in rounds):
+        clients = 0.0  # nobody took part: that is known
     said = [
         *_host_words(rounds),
         _coverage_words(rounds),
@@ -90,7 +93,7 @@ def closing_line(run: StoredRun, rounds: Sequence[RoundSummary], country: str | 
     return (
         f"total {grams(total, places)} g = "
         f"server {_with_unit(totals.server_emissions_kg, places)} + "
-        f"clients {_with_unit(totals.clients_emissions_kg, places)} ({'; '.join(said)})"
+        f"clients {_with_unit(clients, places)} ({'; '.join(said)})"
     )
 
 
