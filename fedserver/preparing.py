@@ -112,7 +112,7 @@ def certificates_of(config: ServerConfig) -> Certificates | None:
 def bind_http(
     config: ServerConfig, store: Store, recorder: RoundRecorder, refusals: Counter | None = None
 ) -> EmbeddedHttp:
-    """The server of ``/metrics``, which holds its port already."""
+    """The server of ``/metrics`` and the page, which holds its port already."""
     http = config.telemetry.http
     collector = EmissionsCollector(
         store,
@@ -127,6 +127,7 @@ def bind_http(
         bind_host=http.host,
         allowed_hosts=http.allowed_hosts,
         auth_failures=refusals,
+        page=collector.views,
     )
     return check(
         lambda: EmbeddedHttp(app, http.host, http.port), HttpAddressError, "telemetry.http.port"

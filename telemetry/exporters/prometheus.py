@@ -102,7 +102,7 @@ class EmissionsCollector(Collector):
 
     def _run_families(self) -> list[Metric]:
         try:
-            views = self._views()
+            views = self.views()
             return [_filled(family, views) for family in FAMILIES]
         except StoreError as error:
             self._failures.note("scrape", str(error))
@@ -110,7 +110,8 @@ class EmissionsCollector(Collector):
             self._failures.note("scrape", "run metrics could not be made", error=error)
         return []
 
-    def _views(self) -> list[RunView]:
+    def views(self) -> list[RunView]:
+        """The runs at this moment, oldest start first. Raises `StoreError` if the store fails."""
         now = self._clock()
         exposed = self._store.exposed(
             now, self._owner, max_runs=self._max_runs, max_rounds=self._max_rounds

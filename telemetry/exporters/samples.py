@@ -110,17 +110,17 @@ def run_facts(view: RunView) -> Iterator[Sample]:
         factors.country or "",
         factors.intensity_source,
         factors.server_scope,
-        _sensor(view),
+        sensor(view),
         repr(factors.pue),
     )
     yield labels, 1.0
 
 
-def _sensor(view: RunView) -> str:
+def sensor(view: RunView) -> str:
     """The run's sensor; a meter that was not ready when the run started tells with the rounds."""
     at_start = view.exposed.run.info.factors.server_sensor
     told = (row.factors.server_sensor for row in view.rounds_newest_first)
-    return next((sensor for sensor in (at_start, *told) if sensor != "unknown"), "unknown")
+    return next((kind for kind in (at_start, *told) if kind != "unknown"), "unknown")
 
 
 def active(view: RunView) -> Iterator[Sample]:
@@ -184,10 +184,15 @@ def phase_energy(view: RunView) -> Iterator[Sample]:
 
 def run_emissions(view: RunView) -> Iterator[Sample]:
     """Grams so far, with the open round."""
+    return _one(emissions_so_far_g(view))
+
+
+def emissions_so_far_g(view: RunView) -> float | None:
+    """What is known of the closed rounds and of the open one."""
     row = view.exposed.open_round
     running = None if row is None else row.total_emissions_kg
     known = sum_known((view.exposed.run.totals.total_emissions_kg, running))
-    return _one(None if known is None else known * GRAMS_PER_KG)
+    return None if known is None else known * GRAMS_PER_KG
 
 
 def distribution(view: RunView) -> Iterator[Sample]:
@@ -283,12 +288,13 @@ def training(view: RunView) -> Iterator[Sample]:
     newest: dict[Labels, float] = {}
     names = view.metric_names
     for row in view.rounds_newest_first:
-        for labels, value in _metrics_of(row, names):
+        for labels, value in metrics_of(row, names):
             newest.setdefault(labels, value)
     yield from newest.items()
 
 
-def _metrics_of(row: RoundSummary, names: Labels) -> Iterator[tuple[Labels, float]]:
+def metrics_of(row: RoundSummary, names: Labels) -> Iterator[tuple[Labels, float]]:
+    """Those of one round, by (name, split)."""
     for split, values in (("train", row.train_metrics), ("evaluate", row.evaluate_metrics)):
         for name in names:
             if name in values:
@@ -322,5 +328,5 @@ def round_training(view: RunView) -> Iterator[Sample]:
     """Of each closed round."""
     names = view.metric_names
     for row in view.exposed.rounds:
-        for labels, value in _metrics_of(row, names):
+        for labels, value in metrics_of(row, names):
             yield (str(row.round), *labels), value

@@ -14,7 +14,9 @@ from telemetry.errors import OpenAddress
 from telemetry.service import problems
 from telemetry.service.guards import HostCheck, ReadAccess, SecurityHeaders, is_loopback
 from telemetry.service.routes.health import health_router
+from telemetry.service.routes.login import login_router
 from telemetry.service.routes.metrics import metrics_router
+from telemetry.service.routes.page import Views, page_router
 
 GZIP_LEVEL: Final = 1
 """A page of 1.3 MB takes 2 ms; level 6 takes 10 ms and makes it little smaller."""
@@ -33,6 +35,7 @@ def create_app(
     bind_host: str = "127.0.0.1",
     allowed_hosts: Collection[str] = (),
     auth_failures: Counter | None = None,
+    page: Views | None = None,
 ) -> FastAPI:
     """The application that an FL server embeds: ``/metrics`` over ``registry``, and ``/healthz``.
 
@@ -40,6 +43,8 @@ def create_app(
     names, ``bind_host`` and ``allowed_hosts``. Raises `OpenAddress` where ``bind_host`` can be
     reached from other machines and no read token is given. Adds ``fl_auth_failures_total`` to the
     registry, so a registry serves one application; ``auth_failures`` is that counter, if there is one.
+    ``page`` gives the runs that ``/`` shows to people, who come in by ``/login``; without it neither is
+    there.
     """
     if read_token is None and not is_loopback(bind_host):
         raise OpenAddress(bind_host)
@@ -62,4 +67,7 @@ def create_app(
     problems.install(app)
     app.include_router(health_router())
     app.include_router(metrics_router(registry), dependencies=[Depends(readers)])
+    if page is not None:
+        app.include_router(page_router(page, readers))
+        app.include_router(login_router(readers))
     return app

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from hmac import compare_digest
 from ipaddress import ip_address
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import Header
+from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from telemetry.service.problems import problem
+from telemetry.service.sessions import COOKIE, Sessions
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 SECURITY_HEADERS: Final = {
@@ -66,7 +67,7 @@ def host_name(host: str) -> str:
 
 
 class SecurityHeaders:
-    """Adds `SECURITY_HEADERS` to each response (ASGI middleware)."""
+    """Adds `SECURITY_HEADERS` to each response that does not have its own (ASGI middleware)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -76,7 +77,9 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
@@ -85,16 +88,29 @@ class SecurityHeaders:
 class ReadAccess:
     """Lets in who presents the read token as ``Authorization: Bearer`` (a FastAPI dependency).
 
-    Without a token of its own it lets everybody in. ``refused`` is called for each refusal.
+    A browser presents it once, to `login`, and then the cookie of a session. Without a token of its
+    own it lets everybody in. ``refused`` is called for each refusal.
     """
 
-    def __init__(self, token: str | None, refused: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        token: str | None,
+        refused: Callable[[], None],
+        sessions: Sessions | None = None,
+    ) -> None:
         self._token = None if token is None else token.encode()
         self._refused = refused
+        self._sessions = sessions or Sessions()
 
-    def __call__(self, authorization: Annotated[str | None, Header()] = None) -> None:
-        """Raise 401 unless the request may read."""
-        if self._token is None or self._matches(authorization, self._token):
+    @property
+    def guarded(self) -> bool:
+        """Whether there is a token at all."""
+        return self._token is not None
+
+    def __call__(self, request: Request) -> None:
+        """Raise 401 unless the request may read, 400 where its address holds a token."""
+        self.check_url(request)
+        if self.admits(request):
             return
         self._refused()
         raise HTTPException(
@@ -103,8 +119,38 @@ class ReadAccess:
             headers={"WWW-Authenticate": "Bearer"},
         )
 
+    def check_url(self, request: Request) -> None:
+        """Raise 400 if the address holds a token, right or wrong; it is counted like a wrong one.
+
+        An address ends up in logs and histories, so whoever puts a token there is told at once.
+        """
+        if self.guarded and any("token" in name.lower() for name in request.query_params):
+            self._refused()
+            raise HTTPException(
+                400, "no token in an address: use Authorization: Bearer <token>, or /login"
+            )
+
+    def admits(self, request: Request) -> bool:
+        """Whether the request may read; nothing is counted."""
+        if self._token is None:
+            return True
+        by_token = self._matches(request.headers.get("authorization"), self._token)
+        return by_token or self._sessions.holds(request.cookies.get(COOKIE))
+
+    def login(self, presented: str) -> str | None:
+        """A new session's id for who presents the token; None, and a refusal, for others."""
+        if self._token is not None and compare_digest(presented.encode(), self._token):
+            return self._sessions.open()
+        self._refused()
+        return None
+
     @staticmethod
     def _matches(authorization: str | None, token: bytes) -> bool:
         scheme, _, presented = (authorization or "").partition(" ")
         # Both comparisons always take place, and the token's in constant time.
         return compare_digest(presented.strip().encode(), token) & (scheme.lower() == "bearer")
+
+
+def wants_html(request: Request) -> bool:
+    """Whether a browser asks: it names HTML, other programs take anything."""
+    return "text/html" in request.headers.get("accept", "").lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.cookiejar
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -351,6 +353,23 @@ def scrape(url: str, token: str | None, host: str) -> tuple[int, str]:
             return error.code, ""
 
 
+def read_as_a_person(url: str, token: str, host: str) -> tuple[int, str]:
+    """The page as a browser gets it that logs in with that token, through the ingress."""
+    jar = http.cookiejar.CookieJar()
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+    # Without the ingress's X-Forwarded-Proto: the cookie would be Secure, and this is plain HTTP.
+    opener.addheaders = [("Host", host), ("Accept", "text/html")]
+    form = urllib.parse.urlencode({"token": token}).encode()
+    try:
+        with opener.open(url, timeout=5) as answer:
+            assert answer.url == f"{url}login"
+        with opener.open(f"{url}login", form, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, ""
+
+
 def port_is_free(port: int) -> bool:
     """Whether the platform's own port can be taken here."""
     import socket
@@ -367,7 +386,7 @@ def port_is_free(port: int) -> bool:
 def test_with_the_platforms_variables_only_a_training_runs_to_its_artefacts(
     tmp_path: Path,
 ) -> None:
-    """`python3 fedserver/server.py`: /metrics on port 6006 behind its token, then the files."""
+    """`python3 fedserver/server.py`: page and /metrics on port 6006 behind a token, then the files."""
     environ = FORM | {
         "NOMAD_JOB_ID": "1a2b-3c",
         "NOMAD_HOST_ADDR_fedserver": "10.0.0.7:24001",
@@ -379,18 +398,25 @@ def test_with_the_platforms_variables_only_a_training_runs_to_its_artefacts(
         settings += ["--set", "telemetry.http.port=0"]
     with started(str(ROOT / "fedserver/server.py"), tmp_path, environ, *settings) as server:
         port = server.wait_for(r"clients may connect to 0\.0\.0\.0:(\d+)").group(1)
-        http = server.wait_for(r"metrics at http://0\.0\.0\.0:(\d+)/metrics").group(1)
-        url = f"http://127.0.0.1:{http}/metrics"
+        monitor = server.wait_for(r"metrics at http://0\.0\.0\.0:(\d+)/metrics").group(1)
+        page = f"http://127.0.0.1:{monitor}/"
+        url = f"{page}metrics"
         host = "monitor-1a2b-3c.ifca-deployments.cloud.ai4eosc.eu"
         slow = Script(fit="hang", hang_s=0.5, metrics={"emissions": 1e-7})
         with ClientThread(f"127.0.0.1:{port}", slow), ClientThread(f"127.0.0.1:{port}", slow):
             server.wait_for("round 1/2 completed")
             assert scrape(url, None, host)[0] == 401
             assert scrape(url, "another-token-entirely", host)[0] == 401
+            assert scrape(page, None, host)[0] == 401
+            assert read_as_a_person(page, "another-token-entirely", host)[0] == 401
             status, text = scrape(url, "a-token-for-the-scraper", host)
+            shown, seen = read_as_a_person(page, "a-token-for-the-scraper", host)
             server.wait_for(r"run \S+ completed")
         assert status == 200
         assert "fl_emissions_co2eq_grams_total" in text
+        assert shown == 200
+        assert "Last rounds of digits" in seen
+        assert "modelled" in seen
         server.process.send_signal(signal.SIGTERM)  # it lingers for the last scrape
         assert server.wait() == 0
         log = server.log

@@ -199,8 +199,18 @@ def test_a_read_token(
 
 
 def test_a_token_in_the_url_is_no_token(guarded: tuple[httpx.Client, CollectorRegistry]) -> None:
-    """What stands in an address ends up in logs, so it opens nothing."""
-    assert_problem(guarded[0].get("/metrics", params={"token": TOKEN}), 401)
+    """What stands in an address ends up in logs, so it opens nothing, beside a right header too."""
+    client, registry = guarded
+    before = registry.get_sample_value("fl_auth_failures_total") or 0.0
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    answers = [
+        client.get("/metrics", params={"token": TOKEN}),
+        client.get("/metrics", params={"access_token": "x"}, headers=right),
+    ]
+    for answer in answers:
+        assert_problem(answer, 400)
+        assert TOKEN not in answer.text
+    assert registry.get_sample_value("fl_auth_failures_total") == before + 2
 
 
 def test_a_fault_shows_no_traceback(caplog: pytest.LogCaptureFixture) -> None:

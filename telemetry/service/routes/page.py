@@ -1,0 +1,190 @@
+"""``/``: the runs and the newest one's last rounds as a page for people, without any script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+
+from telemetry.domain import GRAMS_PER_KG, RoundSummary
+from telemetry.errors import StoreError
+from telemetry.exporters.samples import Labels, RunView, emissions_so_far_g, metrics_of, sensor
+from telemetry.service.guards import ReadAccess, wants_html
+from telemetry.service.html import document, figure, text
+from telemetry.writer import Failures
+
+REFRESH_S: Final = 10
+LAST_ROUNDS: Final = 20
+MODELLED: Final = frozenset({"model", "constant", "unknown"})
+"""Sensors that are no measurement of the server's energy."""
+
+Views = Callable[[], Sequence[RunView]]
+"""What a page shows, oldest start first: `EmissionsCollector.views`."""
+
+
+def page_router(views: Views, readers: ReadAccess) -> APIRouter:
+    """The route; a browser that may not read is led to the form."""
+    router = APIRouter()
+    failures = Failures()
+
+    # A plain def: it reads the store, so it belongs in a thread and not in the loop.
+    @router.get("/")
+    def page(request: Request) -> Response:
+        if "authorization" not in request.headers and wants_html(request):
+            readers.check_url(request)
+            if not readers.admits(request):
+                return RedirectResponse("/login", 303)
+        readers(request)
+        try:
+            found = views()
+        except StoreError as error:
+            failures.note("page", str(error))
+            body = (
+                f"{_HEADING}<p>The record cannot be read just now; the server's log says why.</p>"
+            )
+            return document(_TITLE, body, status=503, refresh_s=REFRESH_S)
+        return document(_TITLE, _body(found), refresh_s=REFRESH_S)
+
+    return router
+
+
+_TITLE: Final = "Federated training"
+_HEADING: Final = f"<h1>{_TITLE}</h1>\n"
+
+
+def _body(views: Sequence[RunView]) -> str:
+    if not views:
+        return f"<main>\n{_HEADING}<p>No run yet.</p>\n</main>"
+    return (
+        f"<main>\n{_HEADING}{_runs(views)}\n{_last_rounds(views[-1])}\n</main>\n"
+        "<footer><p><small>Emissions in grams of CO2eq: what is known of the server and of its "
+        "clients. “Modelled” says that no sensor measured the server’s energy. Coverage is the "
+        "share of a round’s clients that reported theirs. "
+        f"This page renews itself every {REFRESH_S} seconds; Prometheus reads /metrics."
+        "</small></p></footer>"
+    )
+
+
+# --- the runs --------------------------------------------------------------------------------
+
+
+def _runs(views: Sequence[RunView]) -> str:
+    heads = ("Run", "Status", "Rounds", "g CO2eq", "Coverage", "Metrics of the last round")
+    rows = [
+        zip(
+            heads,
+            (
+                _name(v),
+                _status(v),
+                _rounds(v),
+                _emissions(v),
+                _coverage(v.last_closed),
+                _metrics(v),
+            ),
+            strict=True,
+        )
+        for v in reversed(views)
+    ]
+    lines = "\n".join(
+        "<tr>"
+        + "".join(f'<td data-label="{text(head)}"><div>{cell}</div></td>' for head, cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    return f'<table class="cards" id="runs">\n{_head(heads)}<tbody>\n{lines}\n</tbody>\n</table>'
+
+
+def _name(view: RunView) -> str:
+    info = view.exposed.run.info
+    return f"{text(info.run_name)}<br><small>{text(view.run_id)} · {text(info.strategy)}</small>"
+
+
+def _status(view: RunView) -> str:
+    status = view.exposed.run.status
+    silent = status == "running" and not view.active
+    return text(f"{status}, not heard of lately" if silent else status)
+
+
+def _rounds(view: RunView) -> str:
+    run, last = view.exposed.run, view.last_closed
+    done = sum(run.totals.rounds.values()) if last is None else last.round
+    planned = run.info.rounds_planned
+    return text(done if planned is None else f"{done} of {planned}")
+
+
+def _emissions(view: RunView) -> str:
+    if not view.tracked:
+        return "not tracked"
+    grams, kind = emissions_so_far_g(view), sensor(view)
+    note = f"<br><small>modelled ({text(kind)})</small>"
+    return figure(grams) + (note if grams is not None and kind in MODELLED else "")
+
+
+def _coverage(row: RoundSummary | None) -> str:
+    if row is None or row.coverage is None:
+        return "–"
+    share = f'<data value="{row.coverage!r}">{row.coverage:.0%}</data>'
+    return f"{share} <small>({text(row.reported)} of {text(row.participants)})</small>"
+
+
+def _metrics(view: RunView) -> str:
+    row = view.last_closed
+    found = () if row is None else metrics_of(row, view.metric_names)
+    lines = [f"{text(_metric_name(labels))} {figure(value)}" for labels, value in found]
+    return "<br>".join(lines) or "–"
+
+
+def _metric_name(labels: Labels) -> str:
+    name, split = labels
+    return f"{name} ({split})"
+
+
+# --- one run's rounds ------------------------------------------------------------------------
+
+
+def _last_rounds(view: RunView) -> str:
+    rows = [row for row, _ in zip(view.rounds_newest_first, range(LAST_ROUNDS), strict=False)]
+    name = text(view.exposed.run.info.run_name)
+    if not rows:
+        return f"<h2>{name}</h2>\n<p>No round yet.</p>"
+    metrics = [dict(metrics_of(row, view.metric_names)) for row in rows]
+    columns = list(dict.fromkeys(labels for found in metrics for labels in found))
+    heads = (
+        "Round", "Status", "Seconds", "Coverage", "Server g", "Clients g", "Total g",
+        *map(_metric_name, columns),
+    )  # fmt: skip
+    lines = "\n".join(
+        _row(
+            (
+                text(row.round),
+                text(row.status),
+                figure(row.duration_s),
+                _coverage(row) if row.closed else "–",
+                _grams(row.server_emissions_kg),
+                _grams(row.clients_emissions_kg),
+                _grams(row.total_emissions_kg),
+                *(figure(found.get(labels)) for labels in columns),
+            )
+        )
+        for row, found in zip(rows, metrics, strict=True)
+    )
+    return (
+        f"<h2>Last rounds of {name}</h2>\n"
+        '<div class="wide" role="region" aria-label="Last rounds" tabindex="0">\n'
+        f'<table id="rounds">\n{_head(heads)}<tbody>\n{lines}\n</tbody>\n</table>\n</div>'
+    )
+
+
+def _grams(kg: float | None) -> str:
+    return figure(None if kg is None else kg * GRAMS_PER_KG)
+
+
+def _head(names: Iterable[str]) -> str:
+    cells = "".join(f'<th scope="col">{text(name)}</th>' for name in names)
+    return f"<thead><tr>{cells}</tr></thead>\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
