@@ -191,6 +191,8 @@ def run_server(
                 resumed.next_round,
                 config.rounds,
             )
+        if not config.track_emissions:
+            logger.info("emissions are not tracked (track_emissions: false)")
         if on_ready is not None:
             on_ready(server, metrics_url)
         try:

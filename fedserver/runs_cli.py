@@ -78,6 +78,7 @@ def show(run: RunArgument, store: StoreOption = None, config: FileOption = None)
             typer.echo(line)
         if rounds:
             _console().print(rounds_table(rounds, stored.info.metric_names))
+            typer.echo("set-up: from the start to the first round, mostly waiting for clients")
 
 
 @runs.command()
@@ -109,6 +110,8 @@ def export(
                 raise ConfigError([Problem(path="--output", text=text, source="")]) from error
         for note in notes:
             typer.echo(note, err=True)
+        if output is not None:
+            typer.echo(f"wrote {output}", err=True)
 
 
 # --- words and tables ----------------------------------------------------------------------------
@@ -131,7 +134,8 @@ def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
         f"status     {run.status}" + (f": {run.reason}" if run.reason else ""),
         f"time       {local_time(info.started_at)} to {ended}",
         f"training   {info.strategy}, privacy {info.privacy}, "
-        f"{sum(run.totals.rounds.values())} of {info.rounds_planned or '?'} rounds",
+        f"{sum(run.totals.rounds.values())} of {info.rounds_planned or '?'} rounds played"
+        f"{_not_completed(run)}",
         f"footprint  {headline}",
     ]
     if info.tracked:
@@ -144,6 +148,13 @@ def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
             f"sensor {info.factors.server_sensor}, PUE {info.factors.pue:g}",
         ]
     return lines
+
+
+def _not_completed(run: StoredRun) -> str:
+    """How many of the rounds were anything but completed, in words."""
+    others = {name: count for name, count in run.totals.rounds.items() if name != "completed"}
+    told = ", ".join(f"{count} {name}" for name, count in others.items() if count)
+    return f" ({told})" if told else ""
 
 
 def rounds_table(rounds: list[RoundSummary], metrics: tuple[str, ...]) -> Table:
