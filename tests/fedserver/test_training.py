@@ -15,7 +15,7 @@ import pytest
 
 from fedserver_hooks.meter import MeterError, ReplayMeter
 from telemetry.domain import RoundRecord
-from tests.fedserver.clients import ClientProcess, Script
+from tests.fedserver.clients import ClientProcess, Script, wait_until
 from tests.fedserver.servers import Training, train
 
 
@@ -371,3 +371,32 @@ def test_a_frozen_client_is_given_up_at_the_round_timeout(tmp_path: Path) -> Non
     assert second.duration_s < 4
     assert third.status == "completed"
     assert len(third.trained) == 2
+
+
+@pytest.mark.slow
+def test_a_frozen_connection_is_given_up_by_keepalive(tmp_path: Path) -> None:
+    """A peer that answers no ping is disconnected, so that it is not asked again and again.
+
+    With `keepalive_s` 2 here; to it comes the time that gRPC waits for the ping's answer.
+    """
+    frozen: list[ClientProcess] = []
+    gone: list[float] = []
+
+    def ready(server: Any, _: str) -> None:
+        frozen.append(ClientProcess(server.grid.address, Script()))
+        server.grid.require(2, 30.0)
+        server.grid.get_node_ids()
+        os.kill(frozen[0].process.pid, signal.SIGSTOP)
+        begin = time.monotonic()
+        try:
+            wait_until(lambda: 2 not in server.recorder._connected, 100.0)
+            gone.append(time.monotonic() - begin)
+        finally:
+            os.kill(frozen[0].process.pid, signal.SIGCONT)
+            frozen[0].__exit__()
+
+    done = train(tmp_path, [Script()], rounds=1, server__keepalive_s=2, on_ready=ready,
+                 clients__min_fit=1, clients__min_available=1)  # fmt: skip
+    assert done.outcome.exit_code == 0
+    assert gone
+    assert gone[0] < 90
