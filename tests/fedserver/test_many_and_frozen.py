@@ -16,6 +16,8 @@ from tests.fedserver.clients import ClientProcess, ClientThread, Script
 from tests.fedserver.servers import train
 
 MANY = 50
+KEEPALIVE_S = 1
+"""Pings go out, and are waited for, as long as this."""
 
 
 @pytest.mark.slow
@@ -54,7 +56,7 @@ def test_fifty_clients_at_once(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ({"round_timeout_s": 2}, "2 s"),
-        ({"round_timeout_s": 25, "server__keepalive_s": 1}, "connection"),
+        ({"round_timeout_s": 25, "server__keepalive_s": KEEPALIVE_S}, "connection"),
     ],
     ids=["round timeout", "keepalive"],
 )
@@ -105,3 +107,16 @@ def test_a_client_frozen_in_fit_is_given_up(
     # What is left after the last round is the grace for clients that are still busy.
     assert done.run.ended_at is not None
     assert ended - done.run.ended_at.timestamp() < DISCONNECT_GRACE_S + 3.0
+
+
+@pytest.mark.slow
+def test_a_busy_client_is_not_taken_for_a_frozen_one(tmp_path: Path) -> None:
+    """Its ``fit`` keeps Python's other threads from running for longer than a ping is waited for."""
+    busy = Script(fit="hold", hang_s=8, fit_rounds=(1,), metrics={"emissions": 1e-7})
+    done = train(
+        tmp_path, [busy, Script()], processes=(0,), rounds=1, server__keepalive_s=KEEPALIVE_S
+    )
+    assert {p.node_id: p.outcome for p in done.round(1).participants} == {
+        "1": "reported", "2": "missing",
+    }  # fmt: skip
+    assert done.round(1).duration_s > 7.0

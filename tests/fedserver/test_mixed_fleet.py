@@ -29,7 +29,7 @@ def also_evaluates(train: Reply, **metrics: float) -> Reply:
     def answer(message: Message) -> Message:
         if message.metadata.message_type == "train":
             return train(message)
-        numbers = {"num-examples": 10, "accuracy": 0.51, **metrics}
+        numbers: dict[str, Any] = {"num-examples": 10, "accuracy": 0.51, **metrics}
         return Message(RecordDict({"metrics": MetricRecord(numbers)}), reply_to=message)
 
     return answer
@@ -45,7 +45,12 @@ class Kind:
     """As a ClientApp."""
 
 
-OWN = {"emissions_kg": 2e-6, "energy_kwh": 1e-5, "host_id": "a" * 12, "country": "ESP"}
+OWN: dict[str, Any] = {
+    "emissions_kg": 2e-6,
+    "energy_kwh": 1e-5,
+    "host_id": "a" * 12,
+    "country": "ESP",
+}
 """Our record, as the helper writes it."""
 FLAT = {"emissions": 2e-6} | {f"emissions.{k}": v for k, v in OWN.items() if k != "emissions_kg"}
 
