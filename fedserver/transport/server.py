@@ -25,6 +25,8 @@ from fedserver.transport.nodes import Node, Nodes
 MAX_STREAMS: Final = 1000
 """Clients at one time; more are refused with RESOURCE_EXHAUSTED."""
 MAX_MESSAGE_BYTES: Final = 2**31 - 1
+PING_TIMEOUT_S: Final = 20.0
+"""How long a ping's answer is waited for at most, or ``keepalive_s`` where that is less."""
 _BYTES_PER_MB: Final = 1024**2
 _SERVICE: Final = transport_pb2.DESCRIPTOR.services_by_name["FlowerService"]
 _METHOD: Final = _SERVICE.methods_by_name["Join"]
@@ -180,8 +182,11 @@ def _options(max_message_mb: int, keepalive_s: float) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", MAX_STREAMS),
         ("grpc.max_send_message_length", max_bytes),
         ("grpc.max_receive_message_length", max_bytes),
-        # A client that was unplugged is noticed after this time and a ping's time-out. A stream is
-        # silent while its client trains, so pings go on without data.
+        # A client that was unplugged or frozen is noticed after this time and a ping's time-out,
+        # which is a minute if gRPC is left to itself. A stream is silent while its client trains, so
+        # pings go on without data; gRPC's own threads answer them, however busy the client is.
         ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(min(keepalive_s, PING_TIMEOUT_S) * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(min(keepalive_s, PING_TIMEOUT_S) * 1000)),
         ("grpc.http2.max_pings_without_data", 0),
     ]

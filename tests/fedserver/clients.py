@@ -6,8 +6,10 @@ down in a `Script`. `ClientThread` is quick to start; `ClientProcess` can die an
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -46,6 +48,8 @@ Behaviour = Literal[
     "good",
     "hang",  # for `hang_s`, or until the thread's `release` is set; then good
     "die",  # os._exit in the middle of fit
+    "freeze",  # stops its own process (SIGSTOP): the socket stays open, nothing answers
+    "hold",  # for `hang_s`, and no other thread of Python's runs meanwhile; then good
     "raise",  # the process ends with a traceback
     "status",  # answers that it failed
     "nan",
@@ -114,6 +118,10 @@ class _Training(Client):
             self.release.wait(min(script.hang_s, MAX_HOLD_S))
         elif does == "die":
             os._exit(3)
+        elif does == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif does == "hold":
+            ctypes.PyDLL(None).sleep(int(script.hang_s))  # keeps the interpreter's lock
         elif does == "raise":
             raise RuntimeError("told to raise")
         echo = {f"{key}-echo": ins.config[key] for key in script.echo if key in ins.config}

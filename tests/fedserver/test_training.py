@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
 import urllib.request
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 
 from fedserver_hooks.meter import MeterError, ReplayMeter
 from telemetry.domain import RoundRecord
-from tests.fedserver.clients import ClientProcess, Script, wait_until
+from tests.fedserver.clients import Script
 from tests.fedserver.servers import Training, train
 
 
@@ -313,90 +311,3 @@ def test_without_any_model_the_run_fails_and_says_what_to_set(tmp_path: Path) ->
     done = train(tmp_path, scripts, round_timeout_s=2)
     assert done.outcome.exit_code == 1
     assert "model.initial" in (done.run.reason or "")
-
-
-@pytest.mark.slow
-def test_fifty_clients_at_once(tmp_path: Path) -> None:
-    """All of them train, report and are counted, in two rounds."""
-    scripts = [Script(add=0.01 * n, metrics={"emissions": 1e-7}) for n in range(50)]
-    done = train(tmp_path, scripts, emissions__loopback_clients="separate")
-    assert done.outcome.exit_code == 0
-    for row in done.rounds[1:]:
-        assert (row.participants, row.reported, row.failed) == (50, 50, 0)
-        assert row.clients_emissions_kg == pytest.approx(50e-7, rel=1e-9)
-
-
-@pytest.mark.slow
-def test_a_frozen_client_is_given_up_at_the_round_timeout(tmp_path: Path) -> None:
-    """Stopped without a TCP reset: its round ends in time, the others go on, the end is prompt."""
-    frozen: list[ClientProcess] = []
-
-    def freeze(server: Any, _: str) -> None:
-        """Stop the third client's process when its training has begun."""
-        aggregate = server.strategy.strategy.strategy.configure_train
-
-        def configure(*args: Any) -> Any:
-            messages = aggregate(*args)
-            if args[0] == 2:
-                os.kill(frozen[0].process.pid, signal.SIGSTOP)
-            return messages
-
-        server.strategy.strategy.strategy.configure_train = configure
-
-    def ready(server: Any, url: str) -> None:
-        frozen.append(ClientProcess(server.grid.address, Script()))
-        server.grid.require(3, 30.0)
-        server.grid.get_node_ids()
-        freeze(server, url)
-
-    begin = time.monotonic()
-    try:
-        done = train(
-            tmp_path,
-            [Script(), Script()],
-            rounds=3,
-            round_timeout_s=1.0,
-            clients__min_fit=2,
-            clients__fraction_fit=1.0,
-            on_ready=ready,
-        )
-    finally:
-        os.kill(frozen[0].process.pid, signal.SIGCONT)
-        frozen[0].__exit__()
-    assert time.monotonic() - begin < 40
-    assert done.outcome.exit_code == 0
-    second, third = done.round(2), done.round(3)
-    assert outcomes(second)["3"][0] == "failed"
-    assert second.status == "partial"
-    assert second.duration_s < 4
-    assert third.status == "completed"
-    assert len(third.trained) == 2
-
-
-@pytest.mark.slow
-def test_a_frozen_connection_is_given_up_by_keepalive(tmp_path: Path) -> None:
-    """A peer that answers no ping is disconnected, so that it is not asked again and again.
-
-    With `keepalive_s` 2 here; to it comes the time that gRPC waits for the ping's answer.
-    """
-    frozen: list[ClientProcess] = []
-    gone: list[float] = []
-
-    def ready(server: Any, _: str) -> None:
-        frozen.append(ClientProcess(server.grid.address, Script()))
-        server.grid.require(2, 30.0)
-        server.grid.get_node_ids()
-        os.kill(frozen[0].process.pid, signal.SIGSTOP)
-        begin = time.monotonic()
-        try:
-            wait_until(lambda: 2 not in server.recorder._connected, 100.0)
-            gone.append(time.monotonic() - begin)
-        finally:
-            os.kill(frozen[0].process.pid, signal.SIGCONT)
-            frozen[0].__exit__()
-
-    done = train(tmp_path, [Script()], rounds=1, server__keepalive_s=2, on_ready=ready,
-                 clients__min_fit=1, clients__min_available=1)  # fmt: skip
-    assert done.outcome.exit_code == 0
-    assert gone
-    assert gone[0] < 90
