@@ -24,9 +24,10 @@ logger = logging.getLogger(__name__)
 FILE_NAME: Final = "undelivered.json"
 
 
-def keep(folder: Path, rounds: Sequence[RoundRecord], ending: Ending | None) -> Path:
-    """Write what could not be stored; raises OSError."""
+def keep(folder: Path, run_id: str, rounds: Sequence[RoundRecord], ending: Ending | None) -> Path:
+    """Write what could not be stored, be it the run's end alone; raises OSError."""
     content = {
+        "run_id": run_id,
         "status": ending.status if ending else "interrupted",
         "ended_at": ending.ended_at.isoformat() if ending else None,
         "reason": ending.reason if ending else None,
@@ -49,7 +50,7 @@ def deliver(output_dir: Path, store: Store) -> int:
     for path in sorted(output_dir.glob(f"*/{FILE_NAME}")):
         try:
             delivered += _deliver(path, store)
-            path.unlink()
+            path.unlink(missing_ok=True)
         except (OSError, ValueError, TelemetryError) as error:
             logger.warning("%s could not be delivered and stays: %s", path, error)
     return delivered
@@ -58,13 +59,17 @@ def deliver(output_dir: Path, store: Store) -> int:
 def _deliver(path: Path, store: Store) -> int:
     content = json.loads(path.read_text(encoding="utf-8"))
     records = [RoundRecord.model_validate_json(json.dumps(item)) for item in content["rounds"]]
+    refused = 0
     for record in records:
         try:
             store.record_round(record)
         except RoundConflict as error:  # somebody closed it meanwhile, with less in it
+            refused += 1
             logger.warning("%s: %s", path, error)
-    if records and content["ended_at"] is not None:
+    if refused:
+        path.rename(path.with_suffix(".conflict"))  # kept for a person to look at
+    if content["ended_at"] is not None:
         ended_at = datetime.fromisoformat(content["ended_at"])
-        store.finish_run(records[0].run_id, content["status"], ended_at, content["reason"])
-    logger.info("%s: %d round(s) delivered", path, len(records))
-    return len(records)
+        store.finish_run(content["run_id"], content["status"], ended_at, content["reason"])
+    logger.info("%s: %d round(s) delivered", path, len(records) - refused)
+    return len(records) - refused

@@ -163,7 +163,7 @@ def run_rounds(
                 return training.result("failed", _in_a_row(in_a_row, failure))
     except Stopped:
         return training.result("interrupted")
-    if not training.aggregated:
+    if not training.aggregated and first_round == 1:  # a resumed one has had a model before
         return training.result("failed", "no round made a new model")
     return training.result("completed")
 

@@ -311,9 +311,10 @@ def _tell_again(
 def _let_go(config: ServerConfig, server: Server) -> None:
     """Last of all: keep what the store would not take, and give up the run."""
     recorder = server.recorder
-    if not recorder.delivered() and (rounds := recorder.leftovers()):
+    if not recorder.delivered() and recorder.ending is not None:
+        rounds, run_id = recorder.leftovers(), recorder.run.run_id
         try:
-            path = keep(config.model.output_dir / recorder.run.run_id, rounds, recorder.ending)
+            path = keep(config.model.output_dir / run_id, run_id, rounds, recorder.ending)
         except OSError as error:
             logger.error("%d round(s) are lost: %s", len(rounds), error)
         else:

@@ -133,6 +133,7 @@ class Names:
     def claim(self, node: Node, name: str) -> None:
         """A client says what it is called."""
         with self._lock:
+            self._live.add(str(node))  # over a grid of somebody else's nobody says that it is
             if str(node) not in self._settled:
                 self._claim(str(node), name)
 

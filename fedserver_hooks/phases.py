@@ -171,7 +171,8 @@ class PhaseLedger:
         """Read the meter and share out what it shows; the failure, if it could not be read."""
         try:
             reading = self._meter.read()
-        except MeterError as failure:
+        except Exception as error:  # noqa: BLE001 - whatever a meter raises, the reading failed
+            failure = error if isinstance(error, MeterError) else MeterError(repr(error)[:200])
             self._on_failure(failure)
             self._note(failure.reason)
             return failure

@@ -209,9 +209,11 @@ class RoundRecorder:
         ended_at = max(self.run.started_at, datetime.fromtimestamp(ended, UTC))
         self.ending = Ending(status, ended_at, reason)
 
-        def last() -> None:
+        def last() -> None:  # is tried again when it fails: each part must count once
+            nonlocal unplaced
             if unplaced:
                 self.store.add_late_reports(self.run.run_id, unplaced)
+                unplaced = 0
             self.store.finish_run(self.run.run_id, status, ended_at, reason)
 
         if not self._writer.close(timeout_s, last):
@@ -246,7 +248,7 @@ class RoundRecorder:
 
         Waits, but never for long, until what is known of the one before is on disk.
         """
-        if self._finished:
+        if self._finished or not self._started:
             return
         key = self._key(number) if attempt is None else (number, attempt)
         with self._lock:
@@ -363,9 +365,9 @@ class RoundRecorder:
             draft = self._draft
             if draft is None:
                 return
+        draft.events.append(Replied(phase, replies, self._clock()))
         if phase == "train":
             self._enter(draft.key, "aggregate")
-        draft.events.append(Replied(phase, replies, self._clock()))
 
     @_harmless
     def late(

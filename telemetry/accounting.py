@@ -124,7 +124,7 @@ def account(facts: RoundFacts) -> RoundRecord:
         closed=facts.closed,
         tracked=facts.tracked,
         status=facts.status,
-        reason=facts.reason,
+        reason=None if facts.reason is None else facts.reason[:256],
         started_at=_time(facts.started_at),
         ended_at=_time(max(facts.started_at, facts.ended_at)),
         connected=facts.connected,

@@ -62,7 +62,13 @@ _Text = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f
 def _as_time(value: object) -> object:
     """Accept ISO 8601 text with an offset, or epoch seconds; anything else is left to fail."""
     if isinstance(value, str) and len(value) <= _VALUE_CHARACTERS:
-        return datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            return moment  # refused as not aware
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError as error:  # a time that does not exist in UTC
+            raise ValueError("out of range") from error
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return datetime.fromtimestamp(value, UTC)

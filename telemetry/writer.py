@@ -151,8 +151,9 @@ class RoundWriter:
         """Try no more; the records that could not be written, in order."""
         self._abandoned = True
         self._inbox.put(threading.Event())  # wakes the thread
-        self._thread.join(ABANDON_S)
-        return [job.record for job in self._jobs.values() if job.record is not None]
+        if self._thread.ident is not None:  # never started: the run could not be recorded
+            self._thread.join(ABANDON_S)
+        return [job.record for job in list(self._jobs.values()) if job.record is not None]
 
     # --- the thread --------------------------------------------------------------------------
 
@@ -216,7 +217,9 @@ class RoundWriter:
 
     def _write_all(self) -> bool:
         """Write round after round until one fails; it then stays first in line. True if none did."""
-        while self._jobs and not self._abandoned:
+        while self._jobs:
+            if self._abandoned:
+                return False
             key, job = next(iter(self._jobs.items()))
             try:
                 self._store.record_round(self._made(job))
@@ -248,6 +251,10 @@ class RoundWriter:
         except StoreError as error:
             self._failures.note("store", str(error))
             self._tries += 1
+        except Exception as error:  # noqa: BLE001 - trying again would not help
+            self._failures.note("store", "the run's end is not stored", error=error)
+            self._lost += 1
+            self._done.set()
         else:
             self._done.set()
 
@@ -267,6 +274,9 @@ class RoundWriter:
             held = self._store.renew_lease(self._run_id, self._owner, utc_now())
         except StoreError as error:
             self._failures.note("store", str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - the thread must go on
+            self._failures.note("lease", "the lease is not renewed", error=error)
             return
         if not held:
             self._failures.note("lease", f"run {self._run_id} is not held by this process any more")

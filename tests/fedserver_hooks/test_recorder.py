@@ -384,3 +384,57 @@ def test_a_round_is_stored_from_its_beginning_and_what_it_took_now_and_then() ->
     assert (record.closed, record.status, len(record.participants)) == (False, "running", 2)
     assert record.host_energy_kwh == pytest.approx(30 * 100 / 3.6e6)
     book.finish("interrupted")
+
+
+def test_a_run_that_could_not_be_recorded_still_returns_its_model() -> None:
+    """The two-line form on a store that refuses: the training's result is handed out."""
+    from flwr.serverapp.strategy import FedAvg
+
+    from fedserver_hooks.strategy import EmissionsStrategy
+    from tests.fedserver_hooks.fakes import LocalGrid, model, trains
+
+    class ReadOnly(InMemoryStore):
+        def start_run(self, *args: Any) -> None:
+            raise StoreError("memory://", "it is read-only")
+
+    book = recorder(ReadOnly())
+    result = EmissionsStrategy(FedAvg(), book).start(
+        LocalGrid({1: trains(), 2: trains()}), model(), num_rounds=1
+    )
+    assert list(result.arrays) == ["dense", "bias"]
+    assert book.errors["hook"] >= 1
+
+
+def test_a_reason_of_any_length_keeps_its_round() -> None:
+    """It is cut, not the round dropped."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    book.round_failed("x" * 5000)
+    book.aggregated(False, None)
+    book.finish("failed", "y" * 5000)
+    record = store.round(book.run.run_id, 1)
+    assert record.status == "failed"
+    assert len(record.reason or "") == 256
+
+
+def test_late_reports_are_counted_once_however_often_the_end_is_tried() -> None:
+    """The end of the run fails three times; one late report stays one."""
+
+    class SlowToEnd(InMemoryStore):
+        tries = 0
+
+        def finish_run(self, *args: Any, **options: Any) -> None:
+            self.tries += 1
+            if self.tries <= 3:
+                raise StoreError("memory://", "another process keeps the database locked")
+            super().finish_run(*args, **options)
+
+    store, clock = SlowToEnd(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book._unplaced = 1
+    book.finish("completed")
+    assert store.tries == 4
+    assert store.run(book.run.run_id).totals.reports_late == 1

@@ -99,6 +99,8 @@ def test_a_record_without_an_amount_is_rejected() -> None:
         ("started_at", "yesterday"),
         ("started_at", "2026-01-02T03:04:05"),
         ("ended_at", 1e300),
+        ("started_at", "0001-01-01T00:00:00+14:00"),
+        ("ended_at", "9999-12-31T23:59:59-14:00"),
         ("sensor", "crystal ball"),
         ("host_id", "0123456789abcdef"),
         ("host_id", "0123456789AB"),
