@@ -418,7 +418,8 @@ def test_a_full_disk_while_it_trains(tmp_path: Path) -> None:
         ClientProcess(server.address, REPORTS),
     ):
         assert server.wait(60) == 0
-    assert server.log.count("WARNING") == 1, server.log
+    assert server.log.count("WARNING telemetry") == 1, server.log
+    assert server.log.count("WARNING no checkpoint") == 1, server.log
     store = open_store(server.store_url)
     (run,) = store.runs()
     assert run.status == "completed"
