@@ -8,7 +8,6 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -175,13 +174,7 @@ ACCOUNTED = {
     [
         pytest.param({}, id="central-dp"),
         pytest.param({"strategy__name": "FedAvgM", "strategy__server_momentum": 0.9}, id="FedAvgM"),
-        pytest.param(
-            ACCOUNTED,
-            id="accounted",
-            marks=pytest.mark.skipif(
-                find_spec("dp_accounting") is None, reason="the extra dp is not installed"
-            ),
-        ),
+        pytest.param(ACCOUNTED, id="accounted"),
     ],
 )
 def test_a_killed_private_run_goes_on_bit_for_bit(tmp_path: Path, more: dict[str, Any]) -> None:
