@@ -177,14 +177,15 @@ class InMemoryStore:
                 found = sorted([*found, *run.summaries(closed=False)], key=_round_key)
         return iter(found)
 
-    def round(self, run_id: str, round_number: int, attempt: int = 1) -> RoundRecord:
+    def round(self, run_id: str, round_number: int, attempt: int | None = None) -> RoundRecord:
         """See `Store.round`."""
         with self._lock:
-            record = self._find(run_id).records.get((round_number, attempt))
-        if record is None:
-            wanted = f"{run_id} with a round {round_number} (attempt {attempt})"
-            raise RunNotFound(wanted, (run_id,), self.url)
-        return record
+            records = self._find(run_id).records
+            attempts = [of for number, of in records if number == round_number]
+            wanted = max(attempts, default=None) if attempt is None else attempt
+            if wanted not in attempts:
+                raise rules.no_such_round(self.url, run_id, round_number, attempt)
+            return records[round_number, wanted]
 
     def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:
         """See `Store.reports`."""

@@ -202,14 +202,18 @@ class SqlStore:
         rows = self._stream(queries.rounds_of(run_id, closed_only=closed_only))
         return (mapping.summary_from_row(row) for row in rows)
 
-    def round(self, run_id: str, round_number: int, attempt: int = 1) -> RoundRecord:
+    def round(self, run_id: str, round_number: int, attempt: int | None = None) -> RoundRecord:
         """See `Store.round`."""
         with self._reading() as connection:
-            record = _load_round(connection, (run_id, round_number, attempt))
+            wanted = attempt
+            if wanted is None:
+                wanted = connection.scalar(queries.last_attempt(run_id, round_number))
+            record = (
+                None if wanted is None else _load_round(connection, (run_id, round_number, wanted))
+            )
             if record is None:
                 self._require_run(connection, run_id)
-                wanted = f"{run_id} with a round {round_number} (attempt {attempt})"
-                raise RunNotFound(wanted, (run_id,), self._url)
+                raise rules.no_such_round(self._url, run_id, round_number, attempt)
         return record
 
     def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:
