@@ -230,16 +230,19 @@ class SqlStore:
         rows = self._stream(queries.rounds_of(run_id, closed_only=closed_only))
         return (mapping.summary_from_row(row) for row in rows)
 
-    def round(self, run_id: str, round_number: int, attempt: int = 1) -> RoundRecord:
+    def round(self, run_id: str, round_number: int, attempt: int | None = None) -> RoundRecord:
         """See `Store.round`."""
         with self._reading() as connection:
-            record = _load_round(connection, (run_id, round_number, attempt))
+            wanted = attempt
+            if wanted is None:
+                wanted = connection.scalar(queries.last_attempt(run_id, round_number))
+            key = None if wanted is None else (run_id, round_number, wanted)
+            record = None if key is None else _load_round(connection, key)
             if record is None:
                 self._require_run(connection, run_id)
-                if connection.execute(queries.revision((run_id, round_number, attempt))).first():
+                if key is not None and connection.execute(queries.revision(key)).first():
                     raise RowsNotKept(run_id)
-                wanted = f"{run_id} with a round {round_number} (attempt {attempt})"
-                raise RunNotFound(wanted, (run_id,), self._url)
+                raise rules.no_such_round(self._url, run_id, round_number, attempt)
         return record
 
     def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:
