@@ -18,7 +18,8 @@ import psycopg
 
 from tests.tools import missing
 
-_UNPACKED: Final = Path(__file__).parent.parent / ".tools" / "usr" / "lib" / "postgresql"
+_TOOLS: Final = Path(__file__).parent.parent / ".tools" / "usr" / "lib"
+_UNPACKED: Final = _TOOLS / "postgresql"
 _DEBIANS: Final = Path("/usr/lib/postgresql")
 _UNPRIVILEGED: Final = "nobody"
 """PostgreSQL refuses to run as root; tests in containers often do."""
@@ -73,6 +74,13 @@ class PostgresServer:
         """The cluster's files."""
         return self.folder / "data"
 
+    def _libraries(self) -> dict[str, str]:
+        """Where an unpacked server finds those libraries that were unpacked with it."""
+        if not self.programs.is_relative_to(_UNPACKED):
+            return {}
+        folders = sorted({str(file.parent) for file in _TOOLS.glob("*/lib*.so.*")})
+        return {"LD_LIBRARY_PATH": ":".join(folders)}
+
     def _pg_ctl(self, action: str, *options: str) -> None:
         self._run("pg_ctl", action, "-D", str(self.data), "-s", *options)
 
@@ -83,7 +91,7 @@ class PostgresServer:
                 [str(self.programs / program), *arguments],
                 user=_UNPRIVILEGED if os.geteuid() == 0 else None,
                 cwd=self.folder,
-                env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+                env={"PATH": os.environ["PATH"], "LC_ALL": "C", **self._libraries()},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
