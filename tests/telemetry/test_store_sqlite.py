@@ -131,8 +131,8 @@ def test_a_file_is_not_created_where_that_is_not_wanted(path: Path):
         ("sqlite:///", "needs a file"),
         ("sqlite:///:memory:", "needs a file"),
         ("sqlite:///a.db?mode=ro", "options after"),
-        ("telemetry.db", "known: memory, sqlite"),
-        ("oracle://me:secret@host/db", "known: memory, sqlite"),
+        ("telemetry.db", "known: memory, postgresql, sqlite"),
+        ("oracle://me:secret@host/db", "known: memory, postgresql, sqlite"),
     ],
 )
 def test_a_wrong_url_is_refused(url: str, says: str):
