@@ -1,7 +1,7 @@
 """One codecarbon tracker of the whole machine, apart from all of this project's code, for proofs.
 
-``python -m tests.proofs.machine_tracker``: a line ``<epoch seconds> <kWh since the start>`` every
-quarter of a second, until it is killed.
+``python -m tests.proofs.machine_tracker``: every quarter of a second, until it is killed, a line
+``<epoch seconds> <kWh since the start> <CPU seconds that anybody worked>``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from subprocess import PIPE, Popen
 from threading import Thread
 from typing import Any, Final
 
+import psutil
 from codecarbon import OfflineEmissionsTracker
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -27,7 +28,10 @@ class Printer:
 
     def out(self, total: Any, delta: Any) -> None:
         """Print the energy so far."""
-        sys.stdout.write(f"{time.time()!r} {float(total.energy_consumed)!r}\n")
+        times = psutil.cpu_times()
+        possible_s = sum(times) - times.guest - times.guest_nice  # which are in user and nice
+        busy_s = possible_s - times.idle - times.iowait - times.steal
+        sys.stdout.write(f"{time.time()!r} {float(total.energy_consumed)!r} {busy_s!r}\n")
         sys.stdout.flush()
 
     def live_out(self, total: Any, delta: Any) -> None:
@@ -46,6 +50,7 @@ class MachineTracker(AbstractContextManager["MachineTracker"]):
     def __init__(self, environ: dict[str, str]) -> None:
         self._times: list[float] = []
         self._energies_kwh: list[float] = []
+        self._busy_s: list[float] = []
         self._process = Popen(
             [sys.executable, "-m", "tests.proofs.machine_tracker"],
             cwd=ROOT, env=environ, stdout=PIPE, text=True,
@@ -56,8 +61,9 @@ class MachineTracker(AbstractContextManager["MachineTracker"]):
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            at, energy_kwh = map(float, line.split())
+            at, energy_kwh, busy_s = map(float, line.split())
             self._energies_kwh.append(energy_kwh)
+            self._busy_s.append(busy_s)
             self._times.append(at)
 
     @property
@@ -71,10 +77,14 @@ class MachineTracker(AbstractContextManager["MachineTracker"]):
 
     def energy_kwh(self, start: float, end: float) -> float:
         """What the whole machine used between two times, epoch seconds."""
-        return self._at(end) - self._at(start)
+        return self._between(self._energies_kwh, start, end)
 
-    def _at(self, moment: float) -> float:
-        return interpolated(self._times, self._energies_kwh, moment)
+    def busy_s(self, start: float, end: float) -> float:
+        """CPU seconds that anybody on the machine worked between two times."""
+        return self._between(self._busy_s, start, end)
+
+    def _between(self, values: Sequence[float], start: float, end: float) -> float:
+        return interpolated(self._times, values, end) - interpolated(self._times, values, start)
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
