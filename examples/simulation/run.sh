@@ -14,4 +14,4 @@ export FLWR_TELEMETRY_ENABLED=0 CODECARBON_TELEMETRY=disabled
 database=sqlite:///$folder/telemetry.db
 python "$here/simulate.py" --store "$database" >simulation.log 2>&1 || { cat simulation.log; exit 1; }
 fedserver runs show latest --store "$database"
-fedserver runs export latest --store "$database" --format clients-csv
+fedserver runs export latest --store "$database" --format clients-csv | cut -d, -f3,6,17,19

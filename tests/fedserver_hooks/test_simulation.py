@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -147,10 +148,32 @@ def test_a_figure_that_is_not_the_machines_is_not_split() -> None:
     assert record.outcomes == {"missing": 1}
 
 
-def test_untracked_runs_split_nothing_and_lose_the_record() -> None:
-    """The strategy inside sees what it would see without us."""
-    record, _ = simulate({1: used(60.0)}, tracked=False)
-    assert record.reports == ()
+class Spy(FedAvg):
+    """Keeps the names of the records that reach it."""
+
+    def __init__(self) -> None:
+        super().__init__(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
+        self.seen: set[str] = set()
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> Any:
+        kept = list(replies)
+        self.seen.update(name for reply in kept for name in reply.content)
+        return super().aggregate_train(server_round, kept)
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_the_strategy_inside_sees_neither_cpu_time_nor_report(tracked: bool) -> None:
+    """Whether emissions are tracked or not; and without tracking nothing is split."""
+    clock = HandClock()
+    store = InMemoryStore()
+    meter = ReplayMeter(WATTS, clock=clock)
+    book = recorder(store, clock=clock, meter=meter, tracked=tracked)
+    spy = Spy()
+    SimulationStrategy(spy, book, busy_s=BusyMachine(clock, 2.0), clock=clock).start(
+        LocalGrid({1: used(60.0)}, clock), model(), num_rounds=2
+    )
+    assert spy.seen == {"arrays", "metrics"}
+    assert len(store.round(book.run.run_id, 1).reports) == tracked
 
 
 def test_the_mod_says_what_cpu_time_a_message_took() -> None:

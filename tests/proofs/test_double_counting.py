@@ -91,17 +91,17 @@ def measured(
         server = stack.enter_context(
             ServerProcess(
                 folder, CLIENTS, environ=environ, rounds=2, round_timeout_s=60,
-                clients__fraction_evaluate=0.0, clients__wait_timeout_s=30, clients__max_failed_rounds=1,
+                clients__fraction_evaluate=0.0, clients__wait_timeout_s=90, clients__max_failed_rounds=1,
                 emissions__server_scope="machine",
             )
         )  # fmt: skip
-        wait_until(lambda: tracker.ready, 30)
+        wait_until(lambda: tracker.ready, 60)
         arguments = [server.address, str(ELSEWHERE_S), str(HERE_S)]
         clients = [Popen([*command, *arguments], cwd=ROOT, env=environ) for _ in range(CLIENTS)]
         for client in clients:
             stack.callback(client.wait)
             stack.callback(client.kill)
-        assert server.wait(90) == 0, server.log
+        assert server.wait(180) == 0, server.log
         assert [client.wait(10) for client in clients] == [0] * CLIENTS
         store = open_store(server.store_url)
         (run,) = store.runs()

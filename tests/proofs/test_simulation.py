@@ -29,7 +29,7 @@ def test_a_simulation_is_its_machine_once_split_by_work(tmp_path: Path, actors: 
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     url = f"sqlite:///{tmp_path / 'telemetry.db'}"
     with MachineTracker(environ) as tracker:
-        wait_until(lambda: tracker.ready, 30)
+        wait_until(lambda: tracker.ready, 60)
         done = subprocess.run(
             [sys.executable, "-m", "tests.proofs.simulated", str(actors), url],
             cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240, check=False,
