@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any, Literal
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # read when Flower is imported, which is next
 
+import grpc
 import numpy as np
 from flwr.client import Client, start_client
 from flwr.common import (
@@ -36,6 +38,8 @@ from flwr.common import (
     ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
+from flwr.proto.transport_pb2 import ClientMessage
+from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
 ROOT = Path(__file__).parent.parent.parent
 MAX_HOLD_S = 30.0
@@ -242,6 +246,25 @@ class ClientProcess(AbstractContextManager["ClientProcess"]):
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+class RawClient:
+    """One stream of the protocol, byte for byte, for what no decent client would send."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.insecure_channel(address)
+        self._answers: queue.SimpleQueue[ClientMessage | None] = queue.SimpleQueue()
+        self.asked = FlowerServiceStub(self._channel).Join(iter(self._answers.get, None))
+
+    def answer(self, message: ClientMessage) -> None:
+        """Send this, whatever was asked."""
+        self._answers.put(message)
+
+    def close(self) -> None:
+        """Go without a word."""
+        self.asked.cancel()
+        self._channel.close()
+        self._answers.put(None)
 
 
 def wait_until(condition: Any, timeout_s: float = 10.0) -> None:

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.proto.transport_pb2 import ClientMessage, Code, Parameters, Scalar, ServerMessage, Status
-from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 from flwr.supercore.logger import FLOWER_LOGGER, console_handler, warn_deprecated_feature
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +34,7 @@ from fedserver.transport import (
 from fedserver.transport.messages import Refusal, decode, encode
 from fedserver.transport.server import Peer
 from telemetry.writer import Failures
-from tests.fedserver.clients import ClientProcess, ClientThread, Script, wait_until
+from tests.fedserver.clients import ClientProcess, ClientThread, RawClient, Script, wait_until
 
 prepare_flower_process()
 UNKNOWN_CODE: Any = 77
@@ -89,25 +88,6 @@ class Recording(NullListener):
     def of(self, kind: str) -> list[tuple[Any, ...]]:
         """The calls of one kind, without their name."""
         return [call[1:] for call in self.calls if call[0] == kind]
-
-
-class RawClient:
-    """One stream of the protocol, byte for byte, for what no decent client would send."""
-
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address)
-        self._answers: queue.SimpleQueue[ClientMessage | None] = queue.SimpleQueue()
-        self.asked = FlowerServiceStub(self._channel).Join(iter(self._answers.get, None))
-
-    def answer(self, message: ClientMessage) -> None:
-        """Send this, whatever was asked."""
-        self._answers.put(message)
-
-    def close(self) -> None:
-        """Go without a word."""
-        self.asked.cancel()
-        self._channel.close()
-        self._answers.put(None)
 
 
 @pytest.fixture

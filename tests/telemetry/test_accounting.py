@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from math import fsum
 from typing import Any
@@ -321,6 +322,40 @@ def test_a_claimed_host_with_a_long_window_gains_nothing() -> None:
     assert counted["1"] == pytest.approx(0.001 * 70 / 130, rel=1e-12)
 
 
+def test_hours_claimed_on_the_servers_host_stay_within_its_meter() -> None:
+    """The windows are clipped, the sum is the meter's, the honest neighbour keeps its part of it."""
+    honest = report("1", 0.5, energy_kwh=0.002, host_id=SERVER_HOST, **window(0, 60))
+    liar = report("2", 0.5, energy_kwh=0.002, host_id=SERVER_HOST, **window(-36_000, 36_000))
+    record = round_of(honest, liar, server_kwh=0.01)
+    counted = {r.node_id: r.counted_energy_kwh for r in record.reports}
+    assert counted["1"] == pytest.approx(0.002 * 70 / 130, rel=1e-12)
+    assert record.server_energy_kwh == pytest.approx(0.01 - 0.004 * 70 / 130, rel=1e-12)
+
+
+def test_a_second_report_that_claims_anothers_host_touches_nobody() -> None:
+    """It is a repeat, so it is no neighbour either, however long it says that it worked."""
+    honest = report("1", 0.001, host_id="a" * 12, **window(0, 60))
+    first = report("2", 0.003, host_id="b" * 12, **window(0, 60))
+    again = report("2", 0.003, host_id="a" * 12, **window(-36_000, 36_000))
+    record = round_of(honest, first, again)
+    counted = {r.node_id: r.counted_emissions_kg for r in record.reports}
+    assert counted == {"1": 0.001, "2": 0.003}
+    assert record.report_count("repeated") == 1
+
+
+def test_a_report_for_another_round_shares_no_time_with_this_one() -> None:
+    """It counts where it arrives, in full: its window was another, whatever hours it claims."""
+    now = report("1", 0.001, host_id="a" * 12, **window(0, 60))
+    late = report(
+        "2", 0.002, host_id="a" * 12, late=True, reported_round=0,
+        sent_at=T0 - 120, replied_at=T0 - 10, **window(-36_000, 36_000),
+    )  # fmt: skip
+    record = round_of(now, late, nodes=(node("1"), node("2")))
+    counted = {r.node_id: r.counted_emissions_kg for r in record.reports}
+    assert counted == {"1": 0.001, "2": 0.002}
+    assert record.outcomes == {"reported": 1, "missing": 1}
+
+
 # --- round 0, untracked, laws ---------------------------------------------------------------------
 
 
@@ -354,8 +389,10 @@ fleets = st.lists(
 )
 
 
-def fleet_round(fleet: list[Any], order: list[int] | None = None) -> RoundRecord:
-    """A round of a random fleet, its reports arriving in ``order``."""
+def fleet_round(
+    fleet: list[Any], order: list[int] | None = None, more: Sequence[ReceivedReport] = ()
+) -> RoundRecord:
+    """A round of a random fleet, its reports arriving in ``order``, and ``more`` after them."""
     reports = []
     for i, (amount, energy, host, loopback, (start, end), phase) in enumerate(fleet):
         values: dict[str, Any] = {"loopback": loopback, "phase": phase, **window(start, end)}
@@ -366,7 +403,7 @@ def fleet_round(fleet: list[Any], order: list[int] | None = None) -> RoundRecord
         reports.append(report(f"n{i}", amount, **values))
     nodes = tuple(node(f"n{i}") for i in range(len(fleet)))
     picked = reports if order is None else [reports[i] for i in order]
-    return round_of(*picked, nodes=nodes, server_kwh=0.01)
+    return round_of(*picked, *more, nodes=nodes, server_kwh=0.01)
 
 
 @given(fleets)
@@ -400,3 +437,20 @@ def test_a_rejected_report_changes_no_figure(fleet: list[Any]) -> None:
     for name in before.__dataclass_fields__:
         if name.endswith(("_kwh", "_kg")) and fleet:
             assert getattr(after, name) == getattr(before, name), name
+
+
+@given(fleets, st.sets(st.integers(0, 11)))
+def test_a_client_that_reports_twice_changes_no_figure(fleet: list[Any], again: set[int]) -> None:
+    """Whatever the second says: where a first was accepted, that one stands, for its neighbours too."""
+    before = fleet_round(fleet)
+    accepted = {r.node_id for r in before.accepted}
+    second = [
+        report(f"n{i}", 0.0005, energy_kwh=0.002, host_id="a" * 12, phase=fleet[i][-1],
+               **window(-36_000, 36_000))
+        for i in sorted(again)
+        if f"n{i}" in accepted
+    ]  # fmt: skip
+    after = fleet_round(fleet, more=second)
+    assert after.report_count("repeated") == len(second)
+    assert after.reports == before.reports
+    assert after.summary().total_emissions_kg == before.summary().total_emissions_kg
