@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fedserver_hooks.meter import MeterError, Reading, ReplayMeter
 from fedserver_hooks.phases import PhaseLedger
+from fedserver_hooks.reader import InlineReader
 from telemetry.domain import Lap
 from tests.fedserver_hooks.fakes import HandClock
 
@@ -26,7 +27,9 @@ def ledger(
     meter.start()
     failures: list[MeterError] = []
     return (
-        PhaseLedger(meter, clock, on_failure=failures.append, wait=clock.advance),
+        PhaseLedger(
+            meter, clock, on_failure=failures.append, reader=InlineReader, wait=clock.advance
+        ),
         clock,
         failures,
     )

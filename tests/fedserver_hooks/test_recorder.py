@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fedserver_hooks.meter import MeterError, Reading, ReplayMeter
+from fedserver_hooks.reader import InlineReader
 from fedserver_hooks.recorder import RoundRecorder
 from telemetry.domain import Owner, RoundRecord
 from telemetry.errors import StoreError
@@ -353,6 +354,7 @@ def test_a_run_that_is_taken_up_plays_new_attempts_and_old_ones_keep_their_energ
         clock=clock,
         owner=Owner(host="test", pid=2, token="t"),
         attempts={0: 2, 1: 2, 2: 2, 3: 2},
+        reader=InlineReader,
     )
     again.start()
     clock.advance(5)
