@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -440,3 +441,159 @@ def test_late_reports_are_counted_once_however_often_the_end_is_tried() -> None:
     book.finish("completed")
     assert store.tries == 4
     assert store.run(book.run.run_id).totals.reports_late == 1
+
+
+# --- edges between threads, and parts that are broken ------------------------------------------------
+
+
+def test_a_late_report_between_two_rounds_is_in_one_of_them() -> None:
+    """Another thread's report comes while one round hands over to the next: its energy counts."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    submit, others = book._writer.submit, []
+
+    def meanwhile(key: Any, make: Any, *, closed: bool) -> None:
+        if closed and key == (1, 1):
+            late = {"emissions_kg": 0.004}
+            others.append(threading.Thread(target=book.late, args=(2, "train", late, 1, clock.now)))
+            others[0].start()
+            others[0].join(0.2)
+        submit(key, make, closed=closed)
+
+    book._writer.submit = meanwhile  # type: ignore[method-assign]
+    book.begin_round(2)
+    others[0].join()
+    book.finish("completed")
+    counted = [row.clients_emissions_kg or 0.0 for row in store.rounds(book.run.run_id)]
+    assert fsum(counted) == pytest.approx(0.004)
+
+
+def test_the_overhead_never_falls() -> None:
+    """It is exported as a counter, and several threads add to it."""
+    book, stop, seen = recorder(), threading.Event(), [0.0]
+
+    def hammer() -> None:
+        while not stop.is_set():
+            book.gone(1)
+
+    threads = [threading.Thread(target=hammer) for _ in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            seen.append(book.overhead_s)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("epsilon", [float("inf"), float("nan"), -1.0])
+def test_a_part_that_no_record_can_be_made_with_costs_only_itself(
+    epsilon: float, warnings: Any
+) -> None:
+    """The round is stored, with its status, its energy and its clients, and says what it lacks."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    book.sent("train", [1])
+    clock.advance(10)
+    book.replies("train", [(1, {"emissions_kg": 0.001}, {"num-examples": 30})])
+    book.aggregated(True, {"loss": 0.5})
+    book.privacy(epsilon, None)
+    book.finish("completed")
+    record = store.round(book.run.run_id, 1)
+    assert (record.status, record.privacy_epsilon) == ("completed", None)
+    assert record.reason == "recorded without its privacy figures (ValidationError)"
+    assert record.host_energy_kwh == pytest.approx(10 * 100 / 3.6e6)
+    assert record.clients_emissions_kg == 0.001
+    assert dict(record.train_metrics) == {"loss": 0.5}
+    assert book.errors["accounting"] == 1
+    assert any("without its privacy figures" in r.getMessage() for r in warnings.records)
+
+
+def test_an_event_that_cannot_be_taken_in_costs_only_itself() -> None:
+    """What came before it and after it counts, once."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    book.sent("train", [1], size_bytes=100)
+    book.sent("train", 5)  # type: ignore[arg-type]
+    clock.advance(10)
+    book.replies("train", [(1, {"emissions_kg": 0.001}, None)])
+    book.aggregated(True, {})
+    book.finish("completed")
+    record = store.round(book.run.run_id, 1)
+    assert record.clients_emissions_kg == 0.001
+    assert record.bytes_to_clients == 100
+    assert book.errors["accounting"] == 1
+
+
+def test_names_that_fail_do_not_cost_the_round_nor_make_it_look_empty() -> None:
+    """Its clients are unknown then, not nobody: their emissions are no zero."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    book.seen(1, "lone surrogate \ud800", False)  # cannot be encoded
+    book.sent("train", [1])
+    clock.advance(10)
+    book.replies("train", [(1, {"emissions_kg": 0.001}, None)])
+    book.aggregated(True, {})
+    book.finish("completed")
+    record = store.round(book.run.run_id, 1)
+    assert record.host_energy_kwh == pytest.approx(10 * 100 / 3.6e6)
+    assert len(record.trained) == 1
+    assert record.clients_emissions_kg is None
+
+
+def test_rounds_that_the_writer_has_not_seen_are_left_over_too() -> None:
+    """The store keeps the writer in one write: what came after it is not lost."""
+    hold = threading.Event()
+
+    class Stuck(InMemoryStore):
+        def record_round(self, record: RoundRecord) -> bool:
+            hold.wait(30)
+            return super().record_round(record)
+
+    store, clock = Stuck(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    play(book, clock, rounds=3)
+    book.finish("completed", timeout_s=0.3)
+    left = book.leftovers()
+    hold.set()
+    assert [(record.round, record.closed) for record in left] == [(n, True) for n in range(4)]
+    assert left[3].host_energy_kwh == pytest.approx(15.6 * 100 / 3.6e6)
+
+
+def test_rounds_that_nobody_keeps_are_said_to_be_lost(warnings: Any) -> None:
+    """The two-line form has nowhere to keep them: one line says which."""
+    from flwr.serverapp.strategy import FedAvg
+
+    from fedserver_hooks.strategy import EmissionsStrategy
+    from tests.fedserver_hooks.fakes import LocalGrid, model, trains
+
+    store = FailingStore()
+    store.broken.set()
+    book = recorder(store)
+    inner = book.finish
+
+    def soon(*args: Any) -> None:  # an ordinary end waits 10 s for the store
+        inner(*args, timeout_s=0.2)
+
+    book.finish = soon  # type: ignore[method-assign]
+    EmissionsStrategy(FedAvg(), book).start(LocalGrid({1: trains(), 2: trains()}), model(), 2)
+    lost = [r.getMessage() for r in warnings.records if "are lost" in r.getMessage()]
+    assert len(lost) == 1
+    assert f"3 round(s) of run {book.run.run_id} are lost" in lost[0]
+    assert "0, 1, 2" in lost[0]
