@@ -174,18 +174,16 @@ class PhaseLedger:
             if not self._due(began):  # somebody asked while the one before was under way
                 return
             self._hangs = False
-        failure = None
         try:
             reading = self._meter.read()
-        except Exception as error:  # noqa: BLE001 - whatever a meter raises, the reading failed
-            failure = error if isinstance(error, MeterError) else MeterError(describe(error))
-        with self._lock:
-            self._failure = failure
-            if failure is None:
+            with self._lock:
                 self._note_reading(began, reading)
-            else:
+                self._failure = None
+        except Exception as error:  # noqa: BLE001 - whatever a meter raises or returns, it failed
+            failure = error if isinstance(error, MeterError) else MeterError(describe(error))
+            with self._lock:
+                self._failure = failure
                 self._note(failure.reason)
-        if failure is not None:
             self._on_failure(failure)
 
     def _stop(self) -> None:
@@ -230,12 +228,13 @@ class PhaseLedger:
 
     def _note_reading(self, began: float, reading: Reading) -> None:
         """Share out what a reading shows among the stretches until it was begun."""
+        since = reading.minus(reading if self._last is None else self._last[1])
         covered = self._cut(began)
         if self._last is None:
             for stretch in covered:
                 self._drop(stretch, "before the meter had started")
         else:
-            self._share_out(covered, reading.minus(self._last[1]), began - self._last[0])
+            self._share_out(covered, since, began - self._last[0])
         self._last = (began, reading)
         # From its end, not its beginning: that is what the meter counts its resolution from.
         self._due_at = self._clock() + self._meter.resolution_s

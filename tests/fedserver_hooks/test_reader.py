@@ -68,7 +68,7 @@ class StuckMeter(ReplayMeter):
         self.readers.add(threading.current_thread())
         if not self._free.is_set():
             self.stuck.set()
-            self._free.wait(30)
+            self._free.wait(8)
         self.shown.append(reading.energy_kwh)
         return reading
 
@@ -217,7 +217,7 @@ def test_a_stop_that_hangs_does_not_keep_the_end() -> None:
 
     class NeverStops(StuckMeter):
         def stop(self) -> None:
-            hold.wait(30)
+            hold.wait(8)
 
     store = InMemoryStore()
     book = recorder(NeverStops(), store)
