@@ -252,23 +252,46 @@ def test_a_process_ends_while_its_meter_hangs() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "finished\n"
-        assert process.wait(END_S) == 0
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "finished\n"
+            assert process.wait(END_S) == 0
+        finally:
+            process.kill()
 
 
 def test_readings_that_are_asked_for_meanwhile_are_one() -> None:
     """While one is under way, whoever asks gets the one after it."""
-    hold, taken = threading.Event(), []
-    reader = ThreadReader(lambda: (taken.append(1), hold.wait(5))[0])
+    hold, begun, taken = threading.Event(), threading.Event(), []
+
+    def read() -> None:
+        begun.set()
+        taken.append(1)
+        hold.wait(5)
+
+    reader = ThreadReader(read)
     reader.wake()
-    while not taken:
-        time.sleep(0.001)
+    assert begun.wait(5)
     for _ in range(10):
         reader.wake()
     hold.set()
     assert reader.wait(5.0)
     assert len(taken) <= 3
+
+
+def test_no_reading_follows_sooner_than_the_meter_resolves() -> None:
+    """One that was asked for while another was under way would show nothing new."""
+    meter = StuckMeter(resolution_s=10.0)
+    meter.start()
+    book = PhaseLedger(meter, time.monotonic, on_failure=lambda _: None)
+    meter.hang()
+    book.enter((1, 1), "configure")
+    assert meter.stuck.wait(1.0)
+    book.enter((1, 1), "wait")
+    meter.come_back()
+    book.close()
+    assert meter.stopped.is_set()
+    assert len(meter.shown) == 1
 
 
 def test_a_reading_that_comes_back_after_the_end_lets_the_meter_stop(meter: StuckMeter) -> None:

@@ -591,8 +591,8 @@ def test_rounds_that_nobody_keeps_are_said_to_be_lost(warnings: Any) -> None:
     book = recorder(store)
     inner = book.finish
 
-    def soon(*args: Any) -> None:  # an ordinary end waits 10 s for the store
-        inner(*args, timeout_s=0.2)
+    def soon(status: Any, reason: str | None = None, timeout_s: float = 0.2) -> None:
+        inner(status, reason, timeout_s)  # an ordinary end waits 10 s for the store
 
     book.finish = soon  # type: ignore[method-assign]
     EmissionsStrategy(FedAvg(), book).start(LocalGrid({1: trains(), 2: trains()}), model(), 2)
