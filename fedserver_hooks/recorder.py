@@ -109,7 +109,7 @@ class RoundRecorder:
 
     `start` may raise (a store that cannot be written, a run that exists) and waits for the meter: a
     server calls it before its port opens. From then on no method raises, and none blocks for longer
-    than `BARRIER_S`, but `finish` for as long as it is given.
+    than `BARRIER_S`, but `finish` for as long as it is given (and `STOP_S` for the meter).
 
     With ``attempts`` it continues a stored run that ended before its time: which attempt each round
     number is at next (1 for those that are not named). Set-up is a new attempt at round 0.
