@@ -3,8 +3,10 @@
 The ways run here in turns, on one machine, with forced RAM power, so that the energy that is due is
 known: watts × seconds. Prints the figures and exits 1 if a target is missed. About 30 s.
 
-What counts is the training's own time: a tracker a round is built and stopped on it, ours leaves the
-reading at a round's end to the writer's thread, whose time is printed too.
+Three costs of a round are told. The training's own time: a tracker a round is built and stopped on
+it, ours only notes instants there. The same with what the reader's and the writer's thread of ours
+compute. And the processor time of the whole process, where a tracker's own threads count as well, but
+not what training waits for them.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +29,7 @@ from codecarbon import OfflineEmissionsTracker
 
 from fedserver_hooks.meter import CodeCarbonMeter
 from fedserver_hooks.phases import PhaseLedger
+from fedserver_hooks.reader import ThreadReader
 from telemetry.domain import ServerPhase
 
 RAM_W = 100.0
@@ -56,8 +61,10 @@ class Side:
     name: str
     seconds_a_round: list[float] = field(default_factory=list)
     """Of the training's own time."""
-    seconds_elsewhere: list[float] = field(default_factory=list)
-    """In the writer's thread."""
+    elsewhere_s: float = 0.0
+    """Processor time of the reader's and the writer's thread."""
+    cpu_s: float = 0.0
+    """Processor time of the process, all threads."""
     joules: float = 0.0
     wall_s: float = 0.0
 
@@ -67,9 +74,42 @@ class Side:
         return statistics.median(self.seconds_a_round)
 
     @property
+    def whole_s(self) -> float:
+        """Median cost of a round, with that of the reader and the writer."""
+        return self.median_s + self.elsewhere_s / len(self.seconds_a_round)
+
+    @property
+    def cpu_s_a_round(self) -> float:
+        """Processor time of a round, all threads."""
+        return self.cpu_s / len(self.seconds_a_round)
+
+    @property
     def coverage(self) -> float:
         """Energy seen ÷ energy due."""
         return self.joules / (RAM_W * self.wall_s)
+
+
+class OtherThreads:
+    """Adds up the processor time of what runs in threads beside the training's."""
+
+    def __init__(self) -> None:
+        self.cpu_s = 0.0
+        self._lock = threading.Lock()
+
+    def reader(self, read: Callable[[], None], hang_s: float) -> ThreadReader:
+        """The server's own reader, counted."""
+        return ThreadReader(self.counted(read), hang_s)
+
+    def counted(self, call: Callable[[], None]) -> Callable[[], None]:
+        """The same call, counted."""
+
+        def run() -> None:
+            begun = time.thread_time()
+            call()
+            with self._lock:
+                self.cpu_s += time.thread_time() - begun
+
+        return run
 
 
 def one_meter(side: Side) -> None:
@@ -79,24 +119,28 @@ def one_meter(side: Side) -> None:
     if not meter.wait_ready(30.0):
         meter.read()  # raises why
     clock = time.perf_counter
-    book = PhaseLedger(meter, clock, on_failure=print)
+    cpu_begun_s = time.process_time()
+    others = OtherThreads()
+    book = PhaseLedger(meter, clock, on_failure=print, reader=others.reader)
     begun = book.enter((0, 1), "setup")
-    for number in range(1, ROUNDS_A_TURN + 1):
-        cost = timed(partial(book.enter, (number, 1), PHASES[0][0], read=False))
-        writer = timed(partial(book.settle, (number - 1, 1)))  # in the server: another thread
-        for phase, seconds in PHASES[1:]:
-            cost += timed(partial(book.enter, (number, 1), phase))
-            time.sleep(seconds)
-        side.seconds_a_round.append(cost)
-        side.seconds_elsewhere.append(writer)
+    with ThreadPoolExecutor(1) as writer:
+        for number in range(1, ROUNDS_A_TURN + 1):
+            cost = timed(partial(book.enter, (number, 1), PHASES[0][0]))
+            writer.submit(others.counted(partial(book.settle, (number - 1, 1))))
+            for phase, seconds in PHASES[1:]:
+                cost += timed(partial(book.enter, (number, 1), phase))
+                time.sleep(seconds)
+            side.seconds_a_round.append(cost)
     ended = book.leave()
     keys = [(number, 1) for number in range(ROUNDS_A_TURN + 1)]
     for key in keys:
         book.settle(key)
+    side.cpu_s += time.process_time() - cpu_begun_s
+    side.elsewhere_s += others.cpu_s
     laps = [lap for key in keys for lap in book.laps(key)]
     side.joules += sum(lap.ram_kwh or 0.0 for lap in laps) * JOULES_PER_KWH
     side.wall_s += ended - begun
-    meter.stop()  # it would keep the other ways from logging
+    book.close()  # it would keep the other ways from logging
 
 
 def tracker_a_round(side: Side, **options: Any) -> None:
@@ -127,7 +171,7 @@ def trackers(
     options: dict[str, Any],
 ) -> None:
     """A turn of rounds of which ``inside`` is metered by a new tracker each."""
-    turn_begun = time.perf_counter()
+    turn_begun, cpu_begun_s = time.perf_counter(), time.process_time()
     for _ in range(ROUNDS_A_TURN):
         if before is not None:
             before()
@@ -139,6 +183,7 @@ def trackers(
         side.seconds_a_round.append(cost + timed(tracker.stop))
         side.joules += tracker.final_emissions_data.ram_energy * JOULES_PER_KWH
     side.wall_s += time.perf_counter() - turn_begun
+    side.cpu_s += time.process_time() - cpu_begun_s
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -172,20 +217,31 @@ def main() -> int:
         logging.getLogger("codecarbon").handlers.clear()
         sys.stderr = sys.__stderr__
         os.chdir("/")
-    print(f"{'':38}{'ms a round':>12}{'covered':>10}")
+    print(f"{'':36}{'own time':>10}{'threads':>9}{'process':>9}{'covered':>9}   ms a round")
     for side in (ours, plain, quiet, narrow):
-        print(f"{side.name:38}{side.median_s * 1e3:12.2f}{side.coverage:10.1%}")
-    elsewhere_ms = statistics.median(ours.seconds_elsewhere) * 1e3
-    print(f"     ours also takes {elsewhere_ms:.2f} ms a round in the writer's thread")
-    print(f"     cost ratio to the tracker as documented {ours.median_s / plain.median_s:.3f}")
-    ratio = ours.median_s / quiet.median_s
+        print(
+            f"{side.name:36}{side.median_s * 1e3:10.3f}{side.whole_s * 1e3:9.2f}"
+            f"{side.cpu_s_a_round * 1e3:9.2f}{side.coverage:9.1%}"
+        )
+    print(
+        f"     with its threads, ours ÷ the silent tracker: {ours.whole_s / quiet.median_s:.3f}; "
+        f"processor time of the process: {ours.cpu_s_a_round / quiet.cpu_s_a_round:.3f}, "
+        f"÷ the documented one's: {ours.cpu_s_a_round / plain.cpu_s_a_round:.3f}"
+    )
+    own, whole = ours.median_s / quiet.median_s, ours.whole_s / plain.median_s
     checks = (
         (
-            f"cost ratio to the silent tracker {ratio:.3f}, at most {LARGEST_COST_RATIO}",
-            ratio <= LARGEST_COST_RATIO,
+            f"own time, ours ÷ the silent tracker: {own:.4f}, at most {LARGEST_COST_RATIO}",
+            own <= LARGEST_COST_RATIO,
         ),
         (
-            f"{ours.median_s * 1e3:.2f} ms a round, at most {LARGEST_COST_S * 1e3:g}",
+            f"with its threads, ours ÷ the tracker as documented: {whole:.3f}, "
+            f"at most {LARGEST_COST_RATIO}",
+            whole <= LARGEST_COST_RATIO,
+        ),
+        (
+            f"{ours.median_s * 1e3:.3f} ms of the training's own time a round, "
+            f"at most {LARGEST_COST_S * 1e3:g}",
             ours.median_s <= LARGEST_COST_S,
         ),
         (

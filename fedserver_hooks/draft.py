@@ -197,12 +197,12 @@ class FactBuilder:
         self._arrived: list[_Arrived] = []
 
     def fold(self) -> None:
-        """Take in what has happened since the last call."""
+        """Take in what has happened since the last call; goes on after an event that raised."""
         events = self.draft.events
         until = len(events)  # the training may append while this runs
         for event in events[self._folded : until]:
+            self._folded += 1  # before: one that cannot be taken in is not tried again
             self._take_in(event)
-        self._folded = until
 
     def _take_in(self, event: Event) -> None:
         match event:
@@ -284,6 +284,14 @@ class FactBuilder:
                 bytes_to=part.bytes_to,
                 bytes_from=part.bytes_from,
             )
+            for node, part in self._participants.items()
+            if part.sent
+        ]
+
+    def bare_participants(self) -> list[ParticipantFacts]:
+        """Everyone who was sent a message, and nothing that a client had a say in."""
+        return [
+            ParticipantFacts(node_id=node, client=f"node {node}", train=part.train)
             for node, part in self._participants.items()
             if part.sent
         ]

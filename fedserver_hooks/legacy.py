@@ -105,6 +105,7 @@ class LegacyEmissionsStrategy(Strategy):
             self.recorder.finish("failed", f"{type(crash).__name__}: {crash}"[:256])
         else:  # Flower ends the program with exit code 0 on a signal
             self.recorder.finish("interrupted")
+        self.recorder.give_up()
         self.recorder.release()
 
     def _start(self) -> None:

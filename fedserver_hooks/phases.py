@@ -4,6 +4,9 @@ A meter gives cumulative readings, and only so often (`Meter.resolution_s`; code
 most every 50 ms). Phases may be shorter, and a round may end between two samples. So each stretch of
 time waits here until a reading covers it; a reading is then shared among the stretches since the
 one before by wall time. Shares sum to the meter's own total exactly.
+
+A reading stands for the instant at which it was begun: what a meter finds out later, while a slow
+driver keeps it, it shows in the next one. What is left of a stretch then goes on waiting.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from fedserver_hooks.clock import Clock
-from fedserver_hooks.meter import Meter, MeterError, Reading
+from fedserver_hooks.reader import HANG_S, Reader, ThreadReader
+from fedserver_hooks.readings import Meter, MeterError, MeterHangs, Reading, describe
 from telemetry.domain import SERVER_PHASES, Lap, ServerPhase
 
 RoundKey = tuple[int, int]
@@ -50,9 +54,10 @@ class _Sum:
 class PhaseLedger:
     """Which phase of which round the server is in, and what energy each took.
 
-    `enter` is for the training thread: it costs one reading (under a millisecond) where one is due,
-    else next to nothing, and never raises. `settle` is for the writer thread: it may wait for the
-    meter's resolution. One lock guards both, because a meter must not be read twice at once.
+    `enter` and `leave` are for the training thread: they note an instant, in microseconds, and never
+    call the meter. `settle` is for the writer thread: it may wait for the meter, never for long. The
+    meter is called by the ``reader`` only, in a thread of its own and outside the lock. A reading
+    that has not come back after ``hang_s`` hangs.
     """
 
     def __init__(
@@ -61,37 +66,38 @@ class PhaseLedger:
         clock: Clock,
         *,
         on_failure: Callable[[MeterError], None],
+        reader: Callable[[Callable[[], None], float], Reader] = ThreadReader,
         wait: Callable[[float], None] = time.sleep,
+        hang_s: float = HANG_S,
     ) -> None:
         self._meter = meter
         self._clock = clock
         self._on_failure = on_failure
+        self._reader = reader(self._take, hang_s)
         self._wait = wait
+        self._hang_s = hang_s
         self._lock = threading.Lock()
         self._open: _Stretch | None = None
         self._idle_is_short = False
         self._pending: list[_Stretch] = []
         self._last: tuple[float, Reading] | None = None
+        self._due_at = -math.inf
+        self._failure: MeterError | None = None
+        self._hangs = self._stopped = False
         self._sums: dict[RoundKey, dict[ServerPhase, _Sum]] = {}
 
-    def enter(
-        self, key: RoundKey, phase: ServerPhase, now: float | None = None, *, read: bool = True
-    ) -> float:
-        """Leave the phase so far and enter another; returns the instant, epoch seconds.
-
-        ``read=False`` leaves the reading that is due to a `settle` that follows at once, in another
-        thread: it is then split at this instant, and costs the training nothing.
-        """
+    def enter(self, key: RoundKey, phase: ServerPhase, now: float | None = None) -> float:
+        """Leave the phase so far and enter another; returns the instant, epoch seconds."""
         with self._lock:
             instant = self._clock() if now is None else now
             self._leave(instant)
             self._open = _Stretch(key, phase, instant, instant)
             # Going idle is followed at once by something else, as a rule; one reading there serves
             # both boundaries. Where idling was long the last time, it gets a reading of its own.
-            skip = phase == "idle" and self._idle_is_short
-            if read and not skip and self._due(instant):
-                self._read()
-            return instant
+            due = self._due(instant) and not (phase == "idle" and self._idle_is_short)
+        if due:
+            self._reader.wake()
+        return instant
 
     def leave(self) -> float:
         """End the last phase: the run is over."""
@@ -102,28 +108,39 @@ class PhaseLedger:
             return instant
 
     def refresh(self) -> None:
-        """Read the meter where a reading is due, so that what a long phase took so far is known."""
+        """Have a reading taken where one is due, so that what a long phase took so far is known."""
         with self._lock:
-            if self._open is not None and self._due(self._clock()):
-                self._read()
+            due = self._open is not None and self._due(self._clock())
+        if due:
+            self._reader.wake()
 
     def settle(self, key: RoundKey) -> None:
-        """See that every stretch of a round that has ended is covered, or given up with a reason."""
+        """See that every stretch of a round that has ended is covered, or given up with a reason.
+
+        The meter has ``hang_s`` to answer; what it has not shown by then stays unknown.
+        """
+        deadline = time.monotonic() + self._hang_s
         while True:
             with self._lock:
                 if not any(s.key == key for s in self._pending):
                     return
-                now = self._clock()
-                due_in = self._due_in(now)
+                due_in = self._due_in(self._clock())
                 if math.isinf(due_in):
                     self._give_up(key, "metering is off")
                     return
-                if due_in <= 0:
-                    failure = self._read()
-                    if failure is not None:
-                        self._give_up(key, failure.reason)
-                    continue
-            self._wait(due_in)
+            if due_in > 0:
+                self._wait(due_in)
+                deadline += due_in
+                continue
+            answered = self._reader.wait(max(0.0, deadline - time.monotonic()))
+            failure = self._failure if answered else self._no_answer()
+            if failure is not None:
+                with self._lock:
+                    self._give_up(key, failure.reason)
+
+    def close(self) -> None:
+        """Stop the meter, after its last reading: waits for it, but never for long."""
+        self._reader.close(self._stop)
 
     def laps(self, key: RoundKey) -> tuple[Lap, ...]:
         """What is known of a round now, one lap a phase that it had, in the order of the phases."""
@@ -148,6 +165,48 @@ class PhaseLedger:
         with self._lock:
             self._sums.pop(key, None)
 
+    # --- in the reader's thread ---------------------------------------------------------------
+
+    def _take(self) -> None:
+        """Read the meter where a reading is due, and share out what it shows; raises nothing."""
+        with self._lock:
+            began = self._clock()
+            if not self._due(began):  # somebody asked while the one before was under way
+                return
+            self._hangs = False
+        try:
+            reading = self._meter.read()
+            with self._lock:
+                self._note_reading(began, reading)
+                self._failure = None
+        except Exception as error:  # noqa: BLE001 - whatever a meter raises or returns, it failed
+            failure = error if isinstance(error, MeterError) else MeterError(describe(error))
+            with self._lock:
+                self._failure = failure
+                self._note(failure.reason)
+            self._on_failure(failure)
+
+    def _stop(self) -> None:
+        try:
+            self._meter.stop()
+        except Exception as error:  # noqa: BLE001 - the run is over all the same
+            self._on_failure(MeterError(describe(error)))
+        self._stopped = True
+
+    # --- in the writer's thread ---------------------------------------------------------------
+
+    def _no_answer(self) -> MeterError:
+        """Why a reading did not come; each one that hangs is told once."""
+        if self._stopped:
+            return MeterError("the meter has been stopped")
+        failure = MeterHangs("the meter hangs: a reading has not come back")
+        with self._lock:
+            told, self._hangs = self._hangs, True
+            self._note(failure.reason)
+        if not told:
+            self._on_failure(failure)
+        return failure
+
     # --- under the lock --------------------------------------------------------------------
 
     def _leave(self, instant: float) -> None:
@@ -163,42 +222,46 @@ class PhaseLedger:
 
     def _due_in(self, now: float) -> float:
         """Seconds until a reading would carry new energy; infinite for a meter that is off."""
-        if self._last is None:
-            return 0.0 if math.isfinite(self._meter.resolution_s) else math.inf
-        return self._last[0] + self._meter.resolution_s - now
+        if math.isinf(self._meter.resolution_s):
+            return math.inf
+        return max(0.0, self._due_at - now)
 
-    def _read(self) -> MeterError | None:
-        """Read the meter and share out what it shows; the failure, if it could not be read."""
-        try:
-            reading = self._meter.read()
-        except Exception as error:  # noqa: BLE001 - whatever a meter raises, the reading failed
-            failure = error if isinstance(error, MeterError) else MeterError(repr(error)[:200])
-            self._on_failure(failure)
-            self._note(failure.reason)
-            return failure
-        now = self._clock()
-        if self._open is not None:  # cut the running phase here
-            self._leave(now)
-            self._open = _Stretch(self._open.key, self._open.phase, now, now)
+    def _note_reading(self, began: float, reading: Reading) -> None:
+        """Share out what a reading shows among the stretches until it was begun."""
+        since = reading.minus(reading if self._last is None else self._last[1])
+        covered = self._cut(began)
         if self._last is None:
-            for stretch in self._pending:
+            for stretch in covered:
                 self._drop(stretch, "before the meter had started")
         else:
-            self._share_out(reading.minus(self._last[1]), now - self._last[0])
-        self._pending.clear()
-        self._last = (now, reading)
-        return None
+            self._share_out(covered, since, began - self._last[0])
+        self._last = (began, reading)
+        # From its end, not its beginning: that is what the meter counts its resolution from.
+        self._due_at = self._clock() + self._meter.resolution_s
 
-    def _share_out(self, energy: Reading, interval_s: float) -> None:
+    def _cut(self, instant: float) -> list[_Stretch]:
+        """Take out what lies before an instant, of the running phase too; the rest goes on waiting."""
+        before: list[_Stretch] = []
+        after: list[_Stretch] = []
+        for stretch in self._pending:
+            if stretch.start < instant:
+                before.append(replace(stretch, end=min(stretch.end, instant)))
+            if stretch.end > instant:
+                after.append(replace(stretch, start=max(stretch.start, instant)))
+        if self._open is not None and self._open.start < instant:
+            before.append(replace(self._open, end=instant))
+            self._open.start = instant
+        self._pending = after
+        return before
+
+    def _share_out(self, covered: list[_Stretch], energy: Reading, interval_s: float) -> None:
         """Give each stretch its share by wall time.
 
         Time that was given up since the last reading has left no stretch here: its share is dropped,
         because what was called unknown stays unknown.
         """
-        shared = len({(s.key, s.phase) for s in self._pending}) > 1
-        for stretch in self._pending:
-            if stretch.wall_s <= 0:
-                continue
+        shared = len({(s.key, s.phase) for s in covered}) > 1
+        for stretch in covered:
             known = self._sum_of(stretch)
             known.wall_s += stretch.wall_s
             known.metered_s += stretch.wall_s

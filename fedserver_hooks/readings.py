@@ -27,6 +27,10 @@ class MeterStarting(MeterError):
     """The meter has not started yet; a later reading may succeed."""
 
 
+class MeterHangs(MeterError):
+    """A reading has not come back, and nobody waits for it any longer; it may yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Energy in kWh since the meter started; no later reading of the meter is lower.

@@ -28,12 +28,12 @@ from fedserver_hooks.draft import (
     ReplyArrived,
     ReplyParts,
     Sent,
-    numbers_in,
-    status_of,
 )
-from fedserver_hooks.meter import Meter, MeterError
 from fedserver_hooks.phases import PhaseLedger, RoundKey
-from telemetry.accounting import RoundFacts, Rules, account
+from fedserver_hooks.reader import Reader, ThreadReader
+from fedserver_hooks.readings import Meter, MeterError, MeterHangs
+from fedserver_hooks.record import RecordMaker
+from telemetry.accounting import Rules
 from telemetry.domain import (
     NoiseRecord,
     Owner,
@@ -56,23 +56,41 @@ METER_START_S: Final = 15.0
 LAST_WRITE_S: Final = 10.0
 """The longest that an ordinary end of a run waits for the store."""
 
+_MOST_NAMED: Final = 20
+
 P = ParamSpec("P")
+
+
+def _guarded(
+    method: Callable[Concatenate[RoundRecorder, P], None],
+) -> Callable[Concatenate[RoundRecorder, P], None]:
+    """A fault of ours is counted, not raised."""
+
+    @functools.wraps(method)
+    def call(self: RoundRecorder, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the edge between training and telemetry
+            self.failures.note("hook", f"{method.__name__} failed", error=error)
+
+    return call
 
 
 def _harmless(
     method: Callable[Concatenate[RoundRecorder, P], None],
 ) -> Callable[Concatenate[RoundRecorder, P], None]:
-    """The outermost edge between training and telemetry: a fault of ours is counted, not raised."""
+    """The outermost edge between training and telemetry: guarded, and what it takes is noted."""
+    guarded = _guarded(method)
 
     @functools.wraps(method)
     def call(self: RoundRecorder, /, *args: P.args, **kwargs: P.kwargs) -> None:
         begin = time.perf_counter()
         try:
-            method(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - the edge between training and telemetry
-            self.failures.note("hook", f"{method.__name__} failed", error=error)
+            guarded(self, *args, **kwargs)
         finally:
-            self.overhead_s += time.perf_counter() - begin
+            took_s = time.perf_counter() - begin
+            with self._overhead_lock:
+                self._overhead_s += took_s
 
     return call
 
@@ -91,10 +109,13 @@ class RoundRecorder:
 
     `start` may raise (a store that cannot be written, a run that exists) and waits for the meter: a
     server calls it before its port opens. From then on no method raises, and none blocks for longer
-    than `BARRIER_S`, but `finish` for as long as it is given.
+    than `BARRIER_S`, but `finish` for as long as it is given (and `STOP_S` for the meter).
 
     With ``attempts`` it continues a stored run that ended before its time: which attempt each round
     number is at next (1 for those that are not named). Set-up is a new attempt at round 0.
+
+    The meter is read in a thread of its own; ``reader`` is for meters that replay, under a clock
+    that is turned by hand.
     """
 
     def __init__(
@@ -108,18 +129,18 @@ class RoundRecorder:
         owner: Owner | None = None,
         on_round_closed: Callable[[RoundRecord], None] | None = None,
         attempts: Mapping[int, int] | None = None,
+        reader: Callable[[Callable[[], None], float], Reader] = ThreadReader,
     ) -> None:
         self.run = run
         self.store = store
         self.meter = meter
         self.failures = Failures()
         self.names = Names(store.secret)
-        self.overhead_s = 0.0
         self.ending: Ending | None = None
         self.owner = owner or this_process()
         self._rules = rules or Rules()
         self._clock = clock or SystemClock()
-        self._ledger = PhaseLedger(meter, self._clock, on_failure=self._meter_failed)
+        self._ledger = PhaseLedger(meter, self._clock, on_failure=self._meter_failed, reader=reader)
         self._writer = RoundWriter(
             store,
             run.run_id,
@@ -128,6 +149,8 @@ class RoundRecorder:
             on_closed=on_round_closed,
             refresh=self._refresh,
         )
+        self._overhead_lock = threading.Lock()
+        self._overhead_s = 0.0
         self._lock = threading.Lock()
         self._draft: Draft | None = None
         self._builder: FactBuilder | None = None
@@ -171,14 +194,14 @@ class RoundRecorder:
         except BaseException:
             self.meter.stop()
             raise
+        self._maker = RecordMaker(self.run, self._rules, self._clock, self._ledger, self.failures)
         self._started = True
         self._writer.start()
         # The run's start is round 0's: the sum of the rounds is then the run's time, exactly.
         key = self._key(0)
-        self._open_round(key, began)
+        self._turn_over(began, key)
         if self.run.tracked:
             self._ledger.enter(key, "setup", now=began)
-            self._ledger.enter(key, "setup")
 
     def start_quietly(self, rounds_planned: int | None = None) -> None:
         """`start` for where training has begun already: what goes wrong is counted, not raised."""
@@ -203,8 +226,9 @@ class RoundRecorder:
             draft = self._draft
             if draft is not None and status == "interrupted":
                 draft.interrupted = True
-        self._close_round(ended)
-        unplaced = self._unplaced
+        self._turn_over(ended, None)
+        with self._lock:
+            unplaced = self._unplaced
 
         ended_at = max(self.run.started_at, datetime.fromtimestamp(ended, UTC))
         self.ending = Ending(status, ended_at, reason)
@@ -219,7 +243,7 @@ class RoundRecorder:
         if not self._writer.close(timeout_s, last):
             left = self._writer.undelivered_rounds
             self.failures.note("store", f"{left} round(s) are not stored yet at the end")
-        self.meter.stop()
+        self._ledger.close()
 
     def delivered(self, timeout_s: float = 0.0) -> bool:
         """After `finish`: whether all of the run is in the store, waiting for it so long."""
@@ -228,6 +252,18 @@ class RoundRecorder:
     def leftovers(self) -> Sequence[RoundRecord]:
         """The process is about to go: try no more, and return what is not in the store."""
         return self._writer.abandon()
+
+    @_harmless
+    def give_up(self) -> None:
+        """Nobody keeps what the store has not taken: try no more, and say what is lost."""
+        if lost := self.leftovers():
+            names = ", ".join(str(record.round) for record in lost[:_MOST_NAMED])
+            more = " …" if len(lost) > _MOST_NAMED else ""
+            self.failures.note(
+                "store",
+                f"{len(lost)} round(s) of run {self.run.run_id} are lost, "
+                f"the store would not take them: {names}{more}",
+            )
 
     @_harmless
     def release(self) -> None:
@@ -256,10 +292,7 @@ class RoundRecorder:
         if known:
             return
         self._writer.barrier(BARRIER_S)
-        # The writer, which closes the round before, reads the meter: not on the training's time.
-        now = self._enter(key, "configure", read=False)
-        self._close_round(now)
-        self._open_round(key, now)
+        self._turn_over(self._enter(key, "configure"), key)
         self._write_open()
 
     @_harmless
@@ -379,9 +412,14 @@ class RoundRecorder:
         sent_at: float,
     ) -> None:
         """A report came after its phase had been given up; it counts where it arrives."""
+        if not self.run.tracked:
+            return
         event = LateReport(phase, node, report, round_number, sent_at, self._clock())
-        if self.run.tracked and not self._append(event):
-            self._unplaced += 1
+        with self._lock:
+            if self._draft is None:
+                self._unplaced += 1
+            else:
+                self._draft.events.append(event)
 
     # --- for /metrics ----------------------------------------------------------------------------
 
@@ -396,6 +434,12 @@ class RoundRecorder:
         return self._writer.undelivered_rounds
 
     @property
+    def overhead_s(self) -> float:
+        """Seconds of the training's own time that telemetry took so far."""
+        with self._overhead_lock:
+            return self._overhead_s
+
+    @property
     def round_key(self) -> RoundKey | None:
         """(round, attempt) of the open round."""
         with self._lock:
@@ -406,38 +450,31 @@ class RoundRecorder:
     def _key(self, number: int) -> RoundKey:
         return number, (self._attempts or {}).get(number, 1)
 
-    def _enter(self, key: RoundKey, phase: ServerPhase, *, read: bool = True) -> float:
-        if not self.run.tracked:
-            return self._clock()
-        return self._ledger.enter(key, phase, read=read)
+    def _enter(self, key: RoundKey, phase: ServerPhase) -> float:
+        return self._ledger.enter(key, phase) if self.run.tracked else self._clock()
 
-    def _append(self, event: Event) -> bool:
+    def _append(self, event: Event) -> None:
         with self._lock:
-            if self._draft is None:
-                return False
-            self._draft.events.append(event)
-            return True
+            if self._draft is not None:
+                self._draft.events.append(event)
 
-    def _open_round(self, key: RoundKey, now: float) -> None:
-        with self._lock:
-            connected = len(self._connected) if self._sees_connections else None
-            self._draft = Draft(key, started_at=now, connected=connected)
-            self._builder = FactBuilder(self._draft, self.names, tracked=self.run.tracked)
-
-    def _close_round(self, now: float) -> None:
+    def _turn_over(self, now: float, key: RoundKey | None) -> None:
+        """End the open round and begin another (None: none) at one instant: a report that arrives
+        from another thread meanwhile is in the one or in the other.
+        """
         with self._lock:
             draft, builder = self._draft, self._builder
-            self._draft = self._builder = None
-            if draft is None or builder is None:
-                return
-            draft.ended_at = now
-            draft.revision += 1
-            revision = draft.revision
-        self._writer.submit(
-            draft.key, lambda: self._make(draft, builder, revision, closed=True), closed=True
-        )
+            if key is None:
+                self._draft = self._builder = None
+            else:
+                connected = len(self._connected) if self._sees_connections else None
+                self._draft = Draft(key, started_at=now, connected=connected)
+                self._builder = FactBuilder(self._draft, self.names, tracked=self.run.tracked)
+            if draft is not None and builder is not None:
+                draft.ended_at = now
+                self._submit(draft, builder, closed=True)
 
-    @_harmless
+    @_guarded
     def _refresh(self) -> None:
         """Now and then, from the writer's thread: store how far the open round is."""
         if self.run.tracked:
@@ -446,55 +483,23 @@ class RoundRecorder:
 
     def _write_open(self) -> None:
         with self._lock:
-            draft, builder = self._draft, self._builder
-            if draft is None or builder is None:
-                return
-            draft.revision += 1
-            revision = draft.revision
-        self._writer.submit(
-            draft.key, lambda: self._make(draft, builder, revision, closed=False), closed=False
-        )
+            if self._draft is not None and self._builder is not None:
+                self._submit(self._draft, self._builder, closed=False)
 
-    def _make(
-        self, draft: Draft, builder: FactBuilder, revision: int, *, closed: bool
-    ) -> RoundRecord:
-        """Account for a round; in the writer's thread, which may wait for the meter."""
-        if closed and self.run.tracked:
-            self._ledger.settle(draft.key)
-        builder.fold()
-        with self._lock:
-            metrics = numbers_in(draft.train_metrics), numbers_in(draft.evaluate_metrics)
-            reason = draft.failure
-            epsilon, noise = draft.privacy_epsilon, draft.noise
-        status = status_of(draft, builder, closed=closed)
-        record = account(
-            RoundFacts(
-                run_id=self.run.run_id,
-                round=draft.key[0],
-                attempt=draft.key[1],
-                revision=revision,
-                closed=closed,
-                tracked=self.run.tracked,
-                status=status,
-                reason=reason if status in ("failed", "partial") else None,
-                started_at=draft.started_at,
-                ended_at=self._clock() if draft.ended_at is None else draft.ended_at,
-                connected=draft.connected,
-                factors=self.run.factors,
-                server_host_id=self.run.server_host_id,
-                rules=self._rules,
-                participants=builder.participants(),
-                reports=builder.reports(),
-                laps=self._ledger.laps(draft.key),
-                train_metrics=metrics[0],
-                evaluate_metrics=metrics[1],
-                privacy_epsilon=epsilon,
-                noise=noise,
-            )
-        )
-        if closed:
-            self._ledger.forget(draft.key)
-        return record
+    def _submit(self, draft: Draft, builder: FactBuilder, *, closed: bool) -> None:
+        """Under the lock, so that revisions reach the writer in their order."""
+        draft.revision += 1
+        revision = draft.revision
+
+        def make() -> RoundRecord:
+            with self._lock:  # a copy: the training goes on with the original
+                seen = dataclasses.replace(draft)
+            return self._maker.make(seen, builder, revision, closed=closed)
+
+        self._writer.submit(draft.key, make, closed=closed)
 
     def _meter_failed(self, failure: MeterError) -> None:
-        self.failures.note("meter", f"the server is not metered: {failure.reason}")
+        if isinstance(failure, MeterHangs):
+            self.failures.note("meter", failure.reason)
+        else:
+            self.failures.note("meter", f"the server is not metered: {failure.reason}")

@@ -94,7 +94,7 @@ class EmissionsStrategy(Strategy):
         else:
             self.recorder.finish("completed")
         finally:
-            self.recorder.leftovers()
+            self.recorder.give_up()
             self.recorder.release()
         return result
 

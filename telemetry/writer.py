@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -85,6 +86,12 @@ class _Close:
     faults: int = 0
 
 
+def _keep_newest(jobs: dict[RoundKey, _Job], job: _Job) -> None:
+    known = jobs.get(job.key)
+    if known is None or not known.closed:  # a closed round is never overtaken
+        jobs[job.key] = job
+
+
 class RoundWriter:
     """Writes one run's rounds to a store, in order, in a thread of its own.
 
@@ -116,6 +123,7 @@ class RoundWriter:
         self._close: _Close | None = None
         self._abandoned = False
         self._done = threading.Event()
+        self._making = threading.Lock()
         self._tries = 0
         self._lost = 0
         self._renew_at = 0.0
@@ -156,12 +164,31 @@ class RoundWriter:
         return self._done.wait(timeout_s) and not self.undelivered_rounds
 
     def abandon(self) -> Sequence[RoundRecord]:
-        """Try no more; the records that could not be written, in order."""
+        """Try no more; the records that could not be written, in order.
+
+        Those too that the thread has not even seen, because the store keeps it.
+        """
         self._abandoned = True
         self._inbox.put(threading.Event())  # wakes the thread
-        if self._thread.ident is not None:  # never started: the run could not be recorded
-            self._thread.join(ABANDON_S)
-        return [job.record for job in list(self._jobs.values()) if job.record is not None]
+        if self._thread.ident is None:  # never started: the run could not be recorded
+            return []
+        self._thread.join(ABANDON_S)
+        jobs = dict(self._jobs)
+        for job in self._unseen():
+            _keep_newest(jobs, job)
+        for job in jobs.values():
+            try:
+                self._made(job)
+            except Exception as error:  # noqa: BLE001 - as in `_write_all`
+                self._failures.note("accounting", f"round {job.key[0]} is lost", error=error)
+        return [job.record for job in jobs.values() if job.record is not None]
+
+    def _unseen(self) -> Iterator[_Job]:
+        with suppress(Empty):
+            while True:
+                item = self._inbox.get_nowait()
+                if isinstance(item, _Job):
+                    yield item
 
     # --- the thread --------------------------------------------------------------------------
 
@@ -198,10 +225,7 @@ class RoundWriter:
             return
 
     def _keep(self, job: _Job) -> None:
-        known = self._jobs.get(job.key)
-        if known is not None and known.closed:
-            return  # a closed round is never overtaken
-        self._jobs[job.key] = job
+        _keep_newest(self._jobs, job)
         while len(self._jobs) > MAX_KEPT_ROUNDS:
             oldest = next(iter(self._jobs))
             del self._jobs[oldest]
@@ -259,12 +283,13 @@ class RoundWriter:
         return True
 
     def _made(self, job: _Job) -> RoundRecord:
-        """The round's record; made once, however often it takes to write it."""
-        if job.record is None:
-            job.record = job.make()
-            if job.record.closed:
-                self._tell_closed(job.record)
-        return job.record
+        """The round's record; made once, however often it takes to write it, one at a time."""
+        with self._making:
+            known = job.record
+            record = job.record = job.make() if known is None else known
+        if known is None and record.closed:
+            self._tell_closed(record)
+        return record
 
     def _do_last(self) -> None:
         if self._close is None:

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedserver_hooks.meter import Meter, ReplayMeter
+from fedserver_hooks.reader import InlineReader
 from fedserver_hooks.recorder import RoundRecorder
 from telemetry.domain import Owner, RoundRecord
 from telemetry.store import Store
@@ -131,4 +132,5 @@ def recorder(
         clock=clock,
         owner=Owner(host="test", pid=1, token="t"),
         on_round_closed=on_round_closed,
+        reader=InlineReader,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import fsum
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedserver_hooks.meter import MeterError, Reading, ReplayMeter
 from fedserver_hooks.phases import PhaseLedger
+from fedserver_hooks.reader import InlineReader
 from telemetry.domain import Lap
 from tests.fedserver_hooks.fakes import HandClock
 
@@ -26,7 +28,9 @@ def ledger(
     meter.start()
     failures: list[MeterError] = []
     return (
-        PhaseLedger(meter, clock, on_failure=failures.append, wait=clock.advance),
+        PhaseLedger(
+            meter, clock, on_failure=failures.append, reader=InlineReader, wait=clock.advance
+        ),
         clock,
         failures,
     )
@@ -142,6 +146,21 @@ def test_before_the_first_reading_nothing_is_known() -> None:
     assert lap.energy_kwh == pytest.approx(1.0)
     assert (lap.wall_s, lap.metered_s) == pytest.approx((4.0, 1.0))
     assert lap.reason is not None
+
+
+def test_a_meter_that_answers_nonsense_is_a_failure() -> None:
+    """What is no reading is unknown, with a reason; the stretch waits for one."""
+    script: list[Any] = [Reading(0.0), Reading(None), Reading(3.0)]  # type: ignore[arg-type]
+    book, clock, failures = ledger(script=script)
+    book.enter(ROUND_1, "wait")
+    clock.advance(1.0)
+    book.enter(ROUND_1, "aggregate")
+    clock.advance(2.0)
+    book.leave()
+    book.settle(ROUND_1)
+    assert len(failures) == 1
+    assert "TypeError" in failures[0].reason
+    assert energies(book.laps(ROUND_1)) == pytest.approx({"wait": 1.0, "aggregate": 2.0})
 
 
 steps = st.lists(

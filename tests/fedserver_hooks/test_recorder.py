@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fedserver_hooks.meter import MeterError, Reading, ReplayMeter
+from fedserver_hooks.reader import InlineReader
 from fedserver_hooks.recorder import RoundRecorder
 from telemetry.domain import Owner, RoundRecord
 from telemetry.errors import StoreError
@@ -353,6 +354,7 @@ def test_a_run_that_is_taken_up_plays_new_attempts_and_old_ones_keep_their_energ
         clock=clock,
         owner=Owner(host="test", pid=2, token="t"),
         attempts={0: 2, 1: 2, 2: 2, 3: 2},
+        reader=InlineReader,
     )
     again.start()
     clock.advance(5)
@@ -438,3 +440,163 @@ def test_late_reports_are_counted_once_however_often_the_end_is_tried() -> None:
     book.finish("completed")
     assert store.tries == 4
     assert store.run(book.run.run_id).totals.reports_late == 1
+
+
+# --- edges between threads, and parts that are broken ------------------------------------------------
+
+
+def test_a_late_report_between_two_rounds_is_in_one_of_them() -> None:
+    """Another thread's report comes while one round hands over to the next: its energy counts."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    submit, others = book._writer.submit, []
+
+    def meanwhile(key: Any, make: Any, *, closed: bool) -> None:
+        if closed and key == (1, 1):
+            late = {"emissions_kg": 0.004}
+            others.append(threading.Thread(target=book.late, args=(2, "train", late, 1, clock.now)))
+            others[0].start()
+            others[0].join(0.2)
+        submit(key, make, closed=closed)
+
+    book._writer.submit = meanwhile  # type: ignore[method-assign]
+    book.begin_round(2)
+    others[0].join()
+    book.finish("completed")
+    counted = [row.clients_emissions_kg or 0.0 for row in store.rounds(book.run.run_id)]
+    assert fsum(counted) == pytest.approx(0.004)
+
+
+class SecondsEach:
+    """A stopwatch by which whatever is timed takes a second; other threads run while it is read."""
+
+    def __init__(self) -> None:
+        self._of = threading.local()
+
+    def perf_counter(self) -> float:
+        time.sleep(0.001)
+        self._of.now = getattr(self._of, "now", 0.0) + 1.0
+        return float(self._of.now)
+
+
+def test_no_overhead_is_lost_between_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several add to it at once, and it is exported as a counter."""
+    book = recorder()
+    monkeypatch.setattr("fedserver_hooks.recorder.time", SecondsEach())
+
+    def twenty() -> None:
+        for _ in range(20):
+            book.gone(1)
+
+    threads = [threading.Thread(target=twenty) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert book.overhead_s == 80.0
+
+
+@pytest.mark.parametrize("epsilon", [float("inf"), float("nan"), -1.0])
+def test_a_part_that_no_record_can_be_made_with_costs_only_itself(
+    epsilon: float, warnings: Any
+) -> None:
+    """The round is stored, with its status, its energy and its clients, and says what it lacks."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    book.sent("train", [1])
+    clock.advance(10)
+    book.replies("train", [(1, {"emissions_kg": 0.001}, {"num-examples": 30})])
+    book.aggregated(True, {"loss": 0.5})
+    book.privacy(epsilon, None)
+    book.finish("completed")
+    record = store.round(book.run.run_id, 1)
+    assert (record.status, record.privacy_epsilon) == ("completed", None)
+    assert record.reason == "recorded without its privacy figures (ValidationError)"
+    assert record.host_energy_kwh == pytest.approx(10 * 100 / 3.6e6)
+    assert record.clients_emissions_kg == 0.001
+    assert dict(record.train_metrics) == {"loss": 0.5}
+    assert book.errors["accounting"] == 1
+    assert any("without its privacy figures" in r.getMessage() for r in warnings.records)
+
+
+def test_an_event_that_cannot_be_taken_in_costs_only_itself() -> None:
+    """What came before it and after it counts, once."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    book.sent("train", [1], size_bytes=100)
+    book.sent("train", 5)  # type: ignore[arg-type]
+    clock.advance(10)
+    book.replies("train", [(1, {"emissions_kg": 0.001}, None)])
+    book.aggregated(True, {})
+    book.finish("completed")
+    record = store.round(book.run.run_id, 1)
+    assert record.clients_emissions_kg == 0.001
+    assert record.bytes_to_clients == 100
+    assert book.errors["accounting"] == 1
+
+
+def test_names_that_fail_do_not_cost_the_round_nor_make_it_look_empty() -> None:
+    """Its clients are unknown then, not nobody: their emissions are no zero."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    book.seen(1, "lone surrogate \ud800", False)  # cannot be encoded
+    book.sent("train", [1])
+    clock.advance(10)
+    book.replies("train", [(1, {"emissions_kg": 0.001}, None)])
+    book.aggregated(True, {})
+    book.finish("completed")
+    record = store.round(book.run.run_id, 1)
+    assert record.host_energy_kwh == pytest.approx(10 * 100 / 3.6e6)
+    assert len(record.trained) == 1
+    assert record.clients_emissions_kg is None
+
+
+def test_rounds_that_the_writer_has_not_seen_are_left_over_too() -> None:
+    """The store keeps the writer in one write: what came after it is not lost."""
+    hold = threading.Event()
+
+    class Stuck(InMemoryStore):
+        def record_round(self, record: RoundRecord) -> bool:
+            hold.wait(30)
+            return super().record_round(record)
+
+    store, clock = Stuck(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    play(book, clock, rounds=3)
+    book.finish("completed", timeout_s=0.3)
+    left = book.leftovers()
+    hold.set()
+    assert [(record.round, record.closed) for record in left] == [(n, True) for n in range(4)]
+    assert left[3].host_energy_kwh == pytest.approx(15.6 * 100 / 3.6e6)
+
+
+def test_rounds_that_nobody_keeps_are_said_to_be_lost(warnings: Any) -> None:
+    """The two-line form has nowhere to keep them: one line says which."""
+    from flwr.serverapp.strategy import FedAvg
+
+    from fedserver_hooks.strategy import EmissionsStrategy
+    from tests.fedserver_hooks.fakes import LocalGrid, model, trains
+
+    store = FailingStore()
+    store.broken.set()
+    book = recorder(store)
+    inner = book.finish
+
+    def soon(status: Any, reason: str | None = None, timeout_s: float = 0.2) -> None:
+        inner(status, reason, timeout_s)  # an ordinary end waits 10 s for the store
+
+    book.finish = soon  # type: ignore[method-assign]
+    EmissionsStrategy(FedAvg(), book).start(LocalGrid({1: trains(), 2: trains()}), model(), 2)
+    lost = [r.getMessage() for r in warnings.records if "are lost" in r.getMessage()]
+    assert len(lost) == 1
+    assert f"3 round(s) of run {book.run.run_id} are lost" in lost[0]
+    assert "0, 1, 2" in lost[0]
