@@ -6,9 +6,10 @@ round: what the round was, how it ended and what it took stand in any case.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Final
 
@@ -17,7 +18,10 @@ from fedserver_hooks.draft import Draft, FactBuilder, numbers_in, status_of
 from fedserver_hooks.phases import PhaseLedger
 from telemetry.accounting import ParticipantFacts, ReceivedReport, RoundFacts, Rules, account
 from telemetry.domain import Lap, RoundRecord, RunInfo
+from telemetry.marks import BareHistory
 from telemetry.writer import Failures
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,9 @@ class RecordMaker:
     clock: Clock
     ledger: PhaseLedger
     failures: Failures
+    history: BareHistory = field(default_factory=BareHistory)
+    told: set[str] = field(default_factory=set)
+    """Nodes of which the log has said that they look cumulative."""
 
     def make(
         self, draft: Draft, builder: FactBuilder, revision: int, *, closed: bool
@@ -60,11 +67,28 @@ class RecordMaker:
             evaluate_metrics=numbers_in(draft.evaluate_metrics),
             privacy_epsilon=draft.privacy_epsilon,
             noise=draft.noise,
+            client_rows=self.run.client_rows,
+            history=self.history.of,
         )
         try:
-            return account(facts)
+            record = account(facts)
         except Exception as error:  # noqa: BLE001 - a fault of ours in one part of a round
-            return self._reduced(facts, error)
+            record = self._reduced(facts, error)
+        if closed:
+            self._remember(record)
+        return record
+
+    def _remember(self, record: RoundRecord) -> None:
+        """Keep the round's bare values, and say once of each client that it seems to add up."""
+        self.history.add(record.reports)
+        for report in record.reports:
+            if report.looks_cumulative and report.node_id not in self.told:
+                self.told.add(report.node_id)
+                logger.warning(
+                    "client %s looks cumulative: its reports only rise, as of one tracker for all "
+                    "rounds; they are counted as they are, and marked",
+                    report.client,
+                )
 
     def _reduced(self, facts: RoundFacts, error: Exception) -> RoundRecord:
         """The record without as few parts as it takes; raises ``error`` where nothing helps."""

@@ -82,6 +82,44 @@ def test_a_round_knows_its_clients_phases_and_metrics() -> None:
     assert record.closed
 
 
+def test_a_client_that_sends_its_running_total_is_marked_and_told_of_once(warnings: Any) -> None:
+    """From its fifth report on; nothing is corrected, and a steady client is left alone."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    for number in range(1, 8):
+        book.begin_round(number)
+        book.sent("train", [1, 2])
+        clock.advance(10)
+        steady = 0.001 * (1 + 0.05 * (-1) ** number)
+        sent = {1: number * 0.001 + 0.0001 * (number % 2), 2: steady}
+        parts = [(n, {"emissions_kg": kg}, {"num-examples": 10}) for n, kg in sent.items()]
+        book.replies("train", parts)
+        book.aggregated(True, None)
+    book.finish("completed")
+    marked = {
+        (number, report.node_id, report.emissions_kg == report.counted_emissions_kg)
+        for number, _, report in store.reports(book.run.run_id)
+        if report.looks_cumulative
+    }
+    assert marked == {(5, "1", True), (6, "1", True), (7, "1", True)}
+    [told] = [line for line in warnings.messages if "looks cumulative" in line]
+    assert store.round(book.run.run_id, 5).reports[0].client in told
+
+
+def test_a_run_that_keeps_no_client_rows_keeps_its_sums() -> None:
+    """``RunInfo.client_rows`` reaches every round."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.run = book.run.model_copy(update={"client_rows": False})
+    book.start()
+    play(book, clock, rounds=2)
+    book.finish("completed")
+    assert list(store.reports(book.run.run_id)) == []
+    assert list(store.participants(book.run.run_id)) == []
+    assert [row.reported for row in store.rounds(book.run.run_id)] == [0, 1, 1]
+
+
 def test_an_open_round_is_stored_before_it_closes() -> None:
     """After aggregation the round can be seen, as an open revision."""
     store, clock = InMemoryStore(), HandClock()
