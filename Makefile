@@ -12,7 +12,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
-LOCK := $(BIN)/uv pip compile pyproject.toml --extra demo --extra dp --extra postgres --group dev --quiet \
+SIMULATION := .venv/.simulation
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet \
 	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command "make lock"
 
@@ -26,7 +27,7 @@ test: lint ## lint, types and every test that is not slow
 	@.ci/debian-tools
 	@$(BIN)/pytest -m "not slow"
 
-test-slow: $(READY) ## the tests that take minutes
+test-slow: $(SIMULATION) ## the tests that take minutes
 	@.ci/debian-tools
 	@$(BIN)/pytest -m slow
 
@@ -47,11 +48,12 @@ bench: $(READY) ## every benchmark; fails if one misses its target
 		echo "== $$file"; $(BIN)/python "$$file" || missed+=("$$file"); done; \
 	if (($${#missed[@]})); then echo "missed: $${missed[*]}" >&2; exit 1; fi
 
-examples: $(READY) ## run every example that runs by itself
+examples: $(SIMULATION) ## run every example that runs by itself
 	@for script in examples/*/run.sh; do echo "== $$script"; PATH="$(CURDIR)/$(BIN):$$PATH" bash "$$script"; done
 
 lock: $(READY) ## resolve pyproject.toml again; UPGRADE=--upgrade takes new versions
-	@$(LOCK) $(UPGRADE) --output-file requirements.lock
+	@$(LOCK) --extra demo --extra dp --extra postgres --group dev $(UPGRADE) --output-file requirements.lock
+	@$(LOCK) --extra simulation --constraint requirements.lock $(UPGRADE) --output-file requirements-simulation.lock
 
 clean: ## remove what these targets made; runs and databases stay
 	@rm -rf .venv .tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -63,4 +65,9 @@ $(READY): requirements.lock pyproject.toml
 	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+# ray is large and only simulations need it: not in the lock of everybody.
+$(SIMULATION): $(READY) requirements-simulation.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-simulation.lock
 	@touch $@

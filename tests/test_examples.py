@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedserver.cli import app
+from tests.tools import require_package
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,7 +56,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_an_example_runs_by_itself(script: Path, tmp_path: Path) -> None:
     """``run.sh`` starts what it needs, ends with 0 and leaves nothing in the repository."""
     if script.parent.name == "simulation":
-        pytest.importorskip("ray", reason="the extra `simulation` is not installed")
+        require_package("ray")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     bin_folder = Path(sys.executable).parent

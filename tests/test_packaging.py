@@ -28,7 +28,12 @@ def project() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def lock() -> str:
     """requirements.lock."""
-    return (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    return lock_of("requirements.lock")
+
+
+def lock_of(name: str) -> str:
+    """A lock's text."""
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 def declared(project: dict[str, Any], *extras: str) -> list[Requirement]:
@@ -58,7 +63,7 @@ def locked(lock: str) -> dict[str, list[str]]:
 
 def test_the_lock_satisfies_what_is_declared(project: dict[str, Any], lock: str) -> None:
     """Every declared requirement is locked, at versions within its range."""
-    requirements = declared(project, "demo")
+    requirements = declared(project, "demo", "dp", "postgres")
     requirements += [Requirement(line) for line in project["dependency-groups"]["dev"]]
     requirements += [Requirement(line) for line in project["build-system"]["requires"]]
     versions = locked(lock)
@@ -68,8 +73,25 @@ def test_the_lock_satisfies_what_is_declared(project: dict[str, Any], lock: str)
         assert all(requirement.specifier.contains(version) for version in found), requirement
 
 
-def test_the_lock_pins_content_and_names_no_place(lock: str) -> None:
+def test_the_lock_of_simulations_adds_to_the_lock_of_everybody(
+    project: dict[str, Any], lock: str
+) -> None:
+    """Both can be installed together: what stands in both has the same versions."""
+    versions, more = locked(lock), locked(lock_of("requirements-simulation.lock"))
+    for requirement in declared(project, "simulation"):
+        found = more[canonicalize_name(requirement.name)]
+        assert all(requirement.specifier.contains(version) for version in found), requirement
+    assert {name: more[name] for name in more if name in versions} == {
+        name: versions[name] for name in more if name in versions
+    }
+    assert "ray" in more
+    assert "ray" not in versions
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-simulation.lock"])
+def test_a_lock_pins_content_and_names_no_place(name: str) -> None:
     """Each entry has hashes, and nothing says where to download from."""
+    lock = lock_of(name)
     entries = re.split(r"^(?=[a-z0-9-]+==)", lock, flags=re.MULTILINE)[1:]
     assert len(entries) > 50
     assert all("--hash=sha256:" in entry for entry in entries)

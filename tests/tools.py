@@ -35,6 +35,12 @@ def has_ipv6_loopback() -> bool:
     return True
 
 
+def require_package(name: str) -> None:
+    """An extra that ``make test`` does not install and ``make test-slow`` does."""
+    if find_spec(name) is None:
+        missing(f"{name} is not installed; `make test-slow` installs it")
+
+
 def missing(message: str) -> NoReturn:
     """Skip the test for want of something; with ``CI=true`` fail it."""
     if os.environ.get("CI") == "true":

@@ -13,9 +13,7 @@ import pytest
 from telemetry.store import open_store
 from tests.fedserver.clients import wait_until
 from tests.proofs.machine_tracker import MachineTracker
-
-pytest.importorskip("ray", reason="the extra `simulation` is not installed")
-from tests.proofs.simulated import WORK_S, weight
+from tests.tools import require_package
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +24,9 @@ TOLERANCE = 0.15
 @pytest.mark.parametrize("actors", [1, 4, 16])
 def test_a_simulation_is_its_machine_once_split_by_work(tmp_path: Path, actors: int) -> None:
     """The total is the tracker's, the clients' part is their CPU time's, each one's is its own."""
+    require_package("ray")
+    from tests.proofs.simulated import WORK_S, weight
+
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     url = f"sqlite:///{tmp_path / 'telemetry.db'}"
     with MachineTracker(environ) as tracker:
