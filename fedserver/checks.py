@@ -20,6 +20,7 @@ from fedserver.options import ServerConfig, TlsFiles, split_address
 from fedserver.sources import Layer
 from fedserver.tokens import TokenStore, TokenStoreError
 from fedserver.tokens_file import TokenFile
+from fedserver_hooks.allocation import ScopeUnavailable, choose
 from fedserver_hooks.intensity import (
     IntensityTablesMissing,
     UnknownCountry,
@@ -241,6 +242,14 @@ def _country(config: ServerConfig) -> Findings:
             )
 
 
+def _scope(config: ServerConfig) -> Findings:
+    if config.track_emissions:  # else nothing is metered, whatever it says
+        try:
+            choose(config.emissions.server_scope)
+        except ScopeUnavailable as error:
+            yield "emissions.server_scope", str(error)
+
+
 def _open_address(config: ServerConfig) -> Findings:
     server = config.server
     host, _ = split_address(server.address)
@@ -356,6 +365,7 @@ def _privacy(config: ServerConfig) -> Findings:
 
 _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
     _country,
+    _scope,
     _open_address,
     _tokens,
     _tls,

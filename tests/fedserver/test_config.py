@@ -372,8 +372,6 @@ def test_what_cannot_work_is_refused(load: Load, text: str, message: str) -> Non
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("emissions.server_scope", "allocation"),
-        ("emissions.server_scope", "process"),
         ("emissions.network_kwh_per_gb", 0.06),
         ("emissions.impute_missing", True),
         ("emissions.budget_kg", 1),
