@@ -52,6 +52,11 @@ class Cgroups:
                     controller, _Hierarchy(_inside(top, path, mount_root), top)
                 )
 
+    @property
+    def groups(self) -> dict[str, Path]:
+        """The process's own group by controller; version 2's under the empty name."""
+        return {controller: hierarchy.own for controller, hierarchy in self._hierarchies.items()}
+
     def cpu_limit(self) -> float | None:
         """CPUs that may be used at once: the least quota on the path, or the CPUs it is pinned to."""
         quotas = [
