@@ -67,6 +67,8 @@ class Lap:
     ram_kwh: NonNegative | None = None
     prorated: bool = False
     reason: ShortText | None = None
+    machine_kwh: NonNegative | None = None
+    """The whole machine's energy that ``energy_kwh`` is the share of; None in machine scope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
