@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from fedserver.errors import ConfigError, Problem
+from fedserver.runs_common import (
+    FileOption,
+    RunArgument,
+    StoreOption,
+    console,
+    local_time,
+    opened_store,
+    resolved_run,
+)
 from fedserver.wording import (
     closing_line,
     decimals_for,
@@ -24,28 +28,14 @@ from fedserver.wording import (
 )
 from telemetry.domain import GRAMS_PER_KG, RoundSummary, StoredRun
 from telemetry.exporters import FORMATS
-from telemetry.selection import resolve_run
-from telemetry.store import Store, open_store
 
 runs = typer.Typer(help="List, show and export recorded runs.", no_args_is_help=True)
-
-DATABASE_VARIABLE: Final = "FEDSERVER_TELEMETRY__DATABASE_URL"
-
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="Id, its beginning (4 or more), name, or 'latest'.")
-]
-StoreOption = Annotated[
-    str | None, typer.Option("--store", help="Store URL, e.g. sqlite:///telemetry.db.")
-]
-FileOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Take the store from this configuration.")
-]
 
 
 @runs.command("list")
 def list_runs(store: StoreOption = None, config: FileOption = None) -> None:
     """All runs, newest first."""
-    with _opened(store, config) as opened:
+    with opened_store(store, config) as opened:
         found = opened.runs()
         if not found:
             typer.echo(f"no runs in {opened.url}")
@@ -65,19 +55,19 @@ def list_runs(store: StoreOption = None, config: FileOption = None) -> None:
                 f"{sum(run.totals.rounds.values())}/{run.info.rounds_planned or '?'}",
                 grams(run.totals.total_emissions_kg) if run.info.tracked else "not tracked",
             )
-        _console().print(table)
+        console().print(table)
 
 
 @runs.command()
 def show(run: RunArgument, store: StoreOption = None, config: FileOption = None) -> None:
     """One run: its figures, what they rest on, and its rounds."""
-    with _opened(store, config) as opened:
-        stored = _resolved(opened, run)
+    with opened_store(store, config) as opened:
+        stored = resolved_run(opened, run)
         rounds = list(opened.rounds(stored.run_id))
         for line in describe_run(stored, rounds):
             typer.echo(line)
         if rounds:
-            _console().print(rounds_table(rounds, stored.info.metric_names))
+            console().print(rounds_table(rounds, stored.info.metric_names))
             typer.echo("set-up: from the start to the first round, mostly waiting for clients")
 
 
@@ -97,8 +87,8 @@ def export(
     if format_name not in FORMATS:
         text = f"{format_name!r} is not an export format; choose {', '.join(FORMATS)}"
         raise ConfigError([Problem(path="--format", text=text, source="")])
-    with _opened(store, config) as opened:
-        stored = _resolved(opened, run)
+    with opened_store(store, config) as opened:
+        stored = resolved_run(opened, run)
         if output is None:
             sys.stdout.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
             notes = FORMATS[format_name].write(opened, stored.run_id, sys.stdout)
@@ -199,46 +189,3 @@ def rounds_table(rounds: list[RoundSummary], metrics: tuple[str, ...]) -> Table:
             "" if row.reported is None or not row.participants else f"{row.reported}",
         )
     return table
-
-
-def local_time(moment: datetime) -> str:
-    """Local time with its offset, for people; everything stored is UTC."""
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %z}"
-
-
-def _console() -> Console:
-    # A pipe has no width: do not break lines there.
-    return Console(width=None if sys.stdout.isatty() else 200)
-
-
-# --- where the store is ----------------------------------------------------------------------------
-
-
-@contextmanager
-def _opened(store: str | None, config: Path | None) -> Iterator[Store]:
-    opened = open_store(_store_url(store, config), create=False)
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
-def _store_url(store: str | None, config: Path | None) -> str:
-    """``--store`` > environment > ``-c FILE`` > ./server.yaml > sqlite:///telemetry.db."""
-    from fedserver.config import load_config
-
-    if store is not None:
-        return store
-    if DATABASE_VARIABLE in os.environ:
-        return os.environ[DATABASE_VARIABLE]
-    file = config or Path("server.yaml")
-    if config is not None or file.exists():
-        return load_config(file, {}, {}).config.telemetry.database_url
-    return "sqlite:///telemetry.db"
-
-
-def _resolved(store: Store, wanted: str) -> StoredRun:
-    run = resolve_run(store, wanted)
-    if wanted == "latest":
-        typer.echo(f"latest is {run.run_id} ({run.info.run_name})", err=True)
-    return run

@@ -9,12 +9,13 @@ exceed what one meter per host would show*.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import fsum
 from typing import Final
 
+from telemetry import marks
 from telemetry.domain import (
     GRAMS_PER_KG,
     Factors,
@@ -27,6 +28,8 @@ from telemetry.domain import (
     RoundRecord,
     RoundStatus,
     emissions_kg,
+    metered_part,
+    sum_known,
 )
 from telemetry.reports import ClientReport, RejectedReport, plausible
 
@@ -34,6 +37,10 @@ WINDOW_SLACK_S: Final = 5.0
 """A client's window may exceed the server's send-to-reply window by this much at each end."""
 _SERVER: Final = "server"
 _NAMES_PER_ROUND: Final = 32
+
+
+def _no_history(_: str) -> Sequence[float]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +108,9 @@ class RoundFacts:
     evaluate_metrics: Mapping[str, float] = field(default_factory=dict)
     privacy_epsilon: float | None = None
     noise: NoiseRecord | None = None
+    client_rows: bool = True
+    history: Callable[[str], Sequence[float]] = _no_history
+    """A node's last bare values, oldest first (`telemetry.marks.BareHistory.of`)."""
 
 
 def account(facts: RoundFacts) -> RoundRecord:
@@ -110,11 +120,9 @@ def account(facts: RoundFacts) -> RoundRecord:
     """
     judged, repeated = _first_of_each(facts) if facts.tracked else ([], 0)
     laps = tuple(facts.laps) if facts.tracked else ()
-    host_energy = None
-    if facts.factors.server_scope == "machine":
-        known = [lap.energy_kwh for lap in laps if lap.energy_kwh is not None]
-        host_energy = fsum(known) if known else None
-    reports = _apply_host_rule(judged, host_energy, facts)
+    started_at, ended_at = _time(facts.started_at), _time(max(facts.started_at, facts.ended_at))
+    host = _Host.of(laps, facts.factors, (ended_at - started_at).total_seconds())
+    reports = _marked(_apply_host_rule(judged, host, facts), facts)
     outcomes = _outcomes(facts.participants, judged) if facts.tracked else {}
     return RoundRecord(
         run_id=facts.run_id,
@@ -125,10 +133,11 @@ def account(facts: RoundFacts) -> RoundRecord:
         tracked=facts.tracked,
         status=facts.status,
         reason=None if facts.reason is None else facts.reason[:256],
-        started_at=_time(facts.started_at),
-        ended_at=_time(max(facts.started_at, facts.ended_at)),
+        client_rows=facts.client_rows,
+        started_at=started_at,
+        ended_at=ended_at,
         connected=facts.connected,
-        factors=facts.factors,
+        factors=_with_share(facts.factors, laps),
         participants=tuple(
             _participant(p, outcomes.get(p.node_id))
             for p in sorted(facts.participants, key=lambda p: p.node_id)
@@ -212,8 +221,54 @@ def _outcomes(
 # --- the host rule -------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Host:
+    """What the server's meter says about the machine that the server runs on, kWh."""
+
+    whole_kwh: float
+    """The machine's energy in the metered part of the round."""
+    server_kwh: float
+    """What of it is the server's: all of it in machine scope, before clients are split off."""
+    metered: float
+    """That part, as a share of the round."""
+    split: bool
+    """Whether clients on this machine are parts of the server's figure (machine scope)."""
+
+    @classmethod
+    def of(cls, laps: Sequence[Lap], factors: Factors, duration_s: float) -> _Host | None:
+        """None where nothing is known of the whole machine."""
+        split = factors.server_scope == "machine"
+        whole = sum_known(lap.energy_kwh if split else lap.machine_kwh for lap in laps)
+        own = sum_known(lap.energy_kwh for lap in laps)
+        if whole is None or own is None:
+            return None
+        metered = metered_part(laps, duration_s)
+        return cls(whole_kwh=whole, server_kwh=own, metered=metered, split=split)
+
+    @property
+    def most_for_clients_kwh(self) -> float:
+        """What clients on this machine can have used in the whole round, at most.
+
+        Their windows reach over the round, the meter saw a part of it: the machine is taken to have
+        drawn as much in the rest.
+        """
+        rest = self.whole_kwh if self.split else max(0.0, self.whole_kwh - self.server_kwh)
+        return rest / self.metered
+
+
+def _with_share(factors: Factors, laps: Sequence[Lap]) -> Factors:
+    """The factors with the share of the machine that the server had in this round."""
+    shared = [lap for lap in laps if lap.machine_kwh is not None and lap.energy_kwh is not None]
+    whole = fsum(lap.machine_kwh or 0.0 for lap in shared)
+    if whole <= 0:
+        return factors
+    return replace(
+        factors, server_share=min(1.0, fsum(lap.energy_kwh or 0.0 for lap in shared) / whole)
+    )
+
+
 def _apply_host_rule(
-    judged: Sequence[ReceivedReport], host_energy_kwh: float | None, facts: RoundFacts
+    judged: Sequence[ReceivedReport], server: _Host | None, facts: RoundFacts
 ) -> list[ReportRecord]:
     """Each report with what it counts for, so that no host counts twice."""
     hosts: dict[str | None, list[ReceivedReport]] = defaultdict(list)
@@ -226,8 +281,10 @@ def _apply_host_rule(
     for host, members in hosts.items():
         if host is None:  # nobody knows which machine: each is counted in full
             rows += [_as_reported(received) for received in members]
-        elif host == _SERVER and host_energy_kwh is not None:
-            rows += _split_off(members, host_energy_kwh, facts.factors)
+        elif host == _SERVER and server is not None and server.split:
+            rows += _split_off(members, server.most_for_clients_kwh, facts.factors)
+        elif host == _SERVER and server is not None:
+            rows += _beside(members, server.most_for_clients_kwh, facts.factors)
         else:
             rows += _shared_host(members)
     return rows
@@ -270,23 +327,24 @@ def overlap_factor(windows: Sequence[tuple[float, float]]) -> float:
 def _shared_host(members: Sequence[ReceivedReport]) -> list[ReportRecord]:
     """Reports from one host that is not the server's, or whose own meter is unknown."""
     factor = overlap_factor([window(r) for r in members])
-    rows = []
-    for received in members:
-        report = received.report
-        assert isinstance(report, ClientReport)
-        energy = None if report.energy_kwh is None else report.energy_kwh * factor
-        rows.append(_counted(received, energy, report.emissions_kg * factor))
-    return rows
+    return [_scaled(received, factor) for received in members]
+
+
+def _scaled(received: ReceivedReport, factor: float) -> ReportRecord:
+    report = received.report
+    assert isinstance(report, ClientReport)
+    energy = None if report.energy_kwh is None else report.energy_kwh * factor
+    return _counted(received, energy, report.emissions_kg * factor)
 
 
 def _split_off(
-    members: Sequence[ReceivedReport], host_energy_kwh: float, factors: Factors
+    members: Sequence[ReceivedReport], most_kwh: float, factors: Factors
 ) -> list[ReportRecord]:
     """Reports from the server's own host: parts of the server's figure, not additions to it."""
     factor = overlap_factor([window(r) for r in members])
     energies = [_energy_of(r, factors) * factor for r in members]
     claimed = fsum(energies)
-    scale = min(1.0, host_energy_kwh / claimed) if claimed > 0 else 0.0
+    scale = min(1.0, most_kwh / claimed) if claimed > 0 else 0.0
     return [
         _counted(
             received,
@@ -298,6 +356,20 @@ def _split_off(
     ]
 
 
+def _beside(
+    members: Sequence[ReceivedReport], most_kwh: float, factors: Factors
+) -> list[ReportRecord]:
+    """Reports from the server's own host where the server's figure is a share of the machine's.
+
+    They are added to it, but together they are no more than what the share leaves of the machine.
+    """
+    factor = overlap_factor([window(r) for r in members])
+    claimed = fsum(_energy_of(r, factors) * factor for r in members)
+    if claimed > most_kwh:
+        factor *= most_kwh / claimed
+    return [_scaled(received, factor) for received in members]
+
+
 def _energy_of(received: ReceivedReport, factors: Factors) -> float:
     """A report's energy, kWh; where it states none, converted from its emissions."""
     report = received.report
@@ -306,6 +378,32 @@ def _energy_of(received: ReceivedReport, factors: Factors) -> float:
         return report.energy_kwh
     intensity = report.carbon_intensity_g_per_kwh or factors.server_carbon_intensity_g_per_kwh
     return report.emissions_kg * GRAMS_PER_KG / intensity if intensity > 0 else 0.0
+
+
+# --- marks ---------------------------------------------------------------------------------------
+
+
+def _marked(reports: Sequence[ReportRecord], facts: RoundFacts) -> list[ReportRecord]:
+    """The same reports, those that look odd marked: see `telemetry.marks`."""
+    values: dict[Phase, dict[int, float]] = {"train": {}, "evaluate": {}}
+    for place, report in enumerate(reports):
+        if report.accepted and not report.late and report.emissions_kg is not None:
+            values[report.phase][place] = report.emissions_kg
+    odd = marks.outliers(values["train"]) | marks.outliers(values["evaluate"])
+    rising = {place for place, report in enumerate(reports) if _is_running_total(report, facts)}
+    marked = list(reports)
+    for place in odd | rising:
+        marked[place] = replace(
+            marked[place], outlier=place in odd, looks_cumulative=place in rising
+        )
+    return marked
+
+
+def _is_running_total(report: ReportRecord, facts: RoundFacts) -> bool:
+    if not marks.is_bare(report):
+        return False
+    before = facts.history(report.node_id)
+    return bool(before) and marks.looks_cumulative([*before, report.emissions_kg or 0.0])
 
 
 # --- rows ----------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 TelemetryError
 ├─ RunNotFound(LookupError)      no run by that name; carries the candidates
+│  └─ RunDeleted                a run of that id was deleted; carries when
+├─ RunIsLive(ValueError)         a run that goes on cannot be deleted
+├─ RowsNotKept(LookupError)      the run keeps no rows of clients; its sums are there
 ├─ RunExists(ValueError)         a run of that id is stored already, with other facts
 ├─ RunNotResumable(ValueError)  a run that goes on, or is complete, cannot be taken up again
 ├─ RoundConflict(ValueError)     a closed round was written again with other content
@@ -13,6 +16,8 @@ TelemetryError
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 
 class TelemetryError(Exception):
@@ -28,6 +33,31 @@ class RunNotFound(TelemetryError, LookupError):
         self.where = where
         near = f"; runs there: {', '.join(candidates)}" if candidates else "; it holds no runs"
         super().__init__(f"no run {wanted!r} in {where}{near}")
+
+
+class RunDeleted(RunNotFound):
+    """A run of this id was deleted on purpose; it cannot be stored again."""
+
+    def __init__(self, run_id: str, deleted_at: datetime, where: str) -> None:
+        super().__init__(run_id, (), where)
+        self.deleted_at = deleted_at
+        self.args = (f"run {run_id} was deleted from {where} on {deleted_at:%Y-%m-%d %H:%M} UTC",)
+
+
+class RunIsLive(TelemetryError, ValueError):
+    """A server is at work on the run; it has to end before it can be deleted."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id} is running: end it before it is deleted")
+
+
+class RowsNotKept(TelemetryError, LookupError):
+    """Only sums and distributions of the run's clients are kept (``telemetry.client_rows: false``)."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id} keeps no rows of its clients, only sums")
 
 
 class RunExists(TelemetryError, ValueError):

@@ -14,6 +14,7 @@ from telemetry.domain import (
     Histogram,
     Lap,
     NoiseRecord,
+    OnBudget,
     Outcome,
     Owner,
     ParticipantRecord,
@@ -81,6 +82,7 @@ def factors() -> st.SearchStrategy[Factors]:
         server_sensor=one_of(Sensor),
         server_share=unknown_or(st.floats(0, 1)),
         network_kwh_per_gb=unknown_or(amounts(10)),
+        impute_missing=st.booleans(),
     )
 
 
@@ -97,6 +99,7 @@ def laps() -> st.SearchStrategy[Lap]:
         ram_kwh=unknown_or(amounts(1e3)),
         prorated=st.booleans(),
         reason=unknown_or(texts()),
+        machine_kwh=unknown_or(amounts(1e3)),
     )
 
 
@@ -157,6 +160,8 @@ def reports(node_id: str, phase: Phase, reported_round: int) -> st.SearchStrateg
         on_server_host=st.booleans(),
         counted_energy_kwh=unknown_or(amounts(1e3)),
         counted_emissions_kg=amounts(1e3),
+        looks_cumulative=st.booleans(),
+        outlier=st.booleans(),
     )
     return accepted | rejected
 
@@ -224,6 +229,9 @@ def runs(**fixed: Any) -> st.SearchStrategy[RunInfo]:
         "server_host_id": unknown_or(texts()),
         "tracker": unknown_or(texts()),
         "value_metric": texts(),
+        "budget_kg": unknown_or(amounts()),
+        "on_budget": one_of(OnBudget),
+        "client_rows": st.booleans(),
         "metric_names": st.lists(texts(), max_size=3).map(tuple),
         "software": st.dictionaries(texts(), texts(), max_size=3),
     }

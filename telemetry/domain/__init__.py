@@ -10,15 +10,17 @@ codecarbon gives them, energies kWh at the meter (before PUE).
 
 from __future__ import annotations
 
+from telemetry.domain.evidence import canonical_json, sha256_of
 from telemetry.domain.parts import (
     Factors,
     Histogram,
+    Imputation,
     Lap,
     NoiseRecord,
     ParticipantRecord,
     ReportRecord,
 )
-from telemetry.domain.round import RoundRecord, RoundSummary, emissions_kg
+from telemetry.domain.round import RoundRecord, RoundSummary, emissions_kg, metered_part
 from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun
 from telemetry.domain.vocabulary import (
     CLIENT_BUCKETS_G,
@@ -32,6 +34,7 @@ from telemetry.domain.vocabulary import (
     Count,
     FiniteFloat,
     NonNegative,
+    OnBudget,
     Outcome,
     Phase,
     Record,
@@ -63,9 +66,11 @@ __all__ = [
     "Factors",
     "FiniteFloat",
     "Histogram",
+    "Imputation",
     "Lap",
     "NoiseRecord",
     "NonNegative",
+    "OnBudget",
     "Outcome",
     "Owner",
     "ParticipantRecord",
@@ -86,8 +91,11 @@ __all__ = [
     "ServerPhase",
     "ShortText",
     "StoredRun",
+    "canonical_json",
     "emissions_kg",
     "field_names",
+    "metered_part",
+    "sha256_of",
     "sum_known",
     "utc_now",
 ]

@@ -45,6 +45,9 @@ class Factors:
     server_share: Annotated[float, Field(ge=0, le=1)] | None = None
     """Our share of the machine in ``allocation`` scope; None in the other scopes."""
     network_kwh_per_gb: NonNegative | None = None
+    """What transferring a decimal gigabyte takes; None where nobody said: nothing is estimated."""
+    impute_missing: bool = False
+    """Whether an estimate stands, beside the measured total, for clients that did not report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +138,16 @@ class ReportRecord:
     on_server_host: bool = False
     counted_energy_kwh: NonNegative | None = None
     counted_emissions_kg: NonNegative | None = None
+    looks_cumulative: bool = False
+    """This client's bare values rise as a running total does; marked, never corrected."""
+    outlier: bool = False
+    """Far from what the round's other clients reported; marked, never rejected."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The names of the marks that are set."""
+        names = ("looks_cumulative", "outlier")
+        return tuple(name for name in names if getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +180,23 @@ class Histogram:
     def count(self) -> int:
         """Number of observations."""
         return sum(self.counts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imputation:
+    """An estimate for the clients of a round that did not report; kg CO2eq, never in a total.
+
+    A silent client is taken to have emitted per example what those did who reported: ``central`` is
+    the median, ``low`` and ``high`` the 10th and 90th percentile.
+    """
+
+    __pydantic_config__ = STRICT
+
+    clients: int
+    """How many clients it stands for: those whose number of examples is known."""
+    low_kg: float
+    central_kg: float
+    high_kg: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

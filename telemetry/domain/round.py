@@ -13,9 +13,12 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
+from telemetry.domain.estimates import communication_kg, impute
+from telemetry.domain.evidence import rows_sha256
 from telemetry.domain.parts import (
     Factors,
     Histogram,
+    Imputation,
     Lap,
     NoiseRecord,
     ParticipantRecord,
@@ -54,6 +57,8 @@ class RoundRecord(Record):
     closed: bool = False
     tracked: bool = True
     """False where emissions are not tracked: figures and outcomes are then unknown, not zero."""
+    client_rows: bool = True
+    """False where a store keeps the round's sums and distributions only, and no row of a client."""
     status: RoundStatus
     reason: ShortText | None = None
     started_at: AwareDatetime
@@ -150,7 +155,8 @@ class RoundRecord(Record):
         if whole is None:
             return None
         on_host = fsum(r.counted_energy_kwh or 0.0 for r in self.accepted if r.on_server_host)
-        return max(0.0, whole - on_host)
+        # Clients count for the whole round: of a part that was metered, their part of it is theirs.
+        return max(0.0, whole - on_host * metered_part(self.laps, self.duration_s))
 
     @property
     def clients_energy_kwh(self) -> float | None:
@@ -184,6 +190,18 @@ class RoundRecord(Record):
         return sum_known((self.server_emissions_kg, self.clients_emissions_kg))
 
     @property
+    def reports_flagged(self) -> int | None:
+        """Accepted reports that bear a mark; they count like any other."""
+        return sum(1 for r in self.accepted if r.flags) if self.tracked else None
+
+    @property
+    def flagged_emissions_kg(self) -> float | None:
+        """What the marked reports count for: part of the total, never added to it."""
+        if not self.tracked:
+            return None
+        return fsum(r.counted_emissions_kg or 0.0 for r in self.accepted if r.flags)
+
+    @property
     def clients_reported_emissions_kg(self) -> float | None:
         """What the accepted reports said, before the host rule."""
         return self._zero_if_nobody(sum_known(r.emissions_kg for r in self.accepted))
@@ -213,6 +231,41 @@ class RoundRecord(Record):
         """Bytes of the replies; None where no transport of ours counted them."""
         return _sum_known_ints(p.bytes_from for p in self.participants)
 
+    # --- estimates, beside the measured total and never in it -------------------------------------
+
+    @property
+    def communication_emissions_kg_estimated(self) -> float | None:
+        """Bytes ÷ 10^9 × kWh/GB × the server's carbon intensity; None without that factor."""
+        size = _sum_known_ints((self.bytes_to_clients, self.bytes_from_clients))
+        return communication_kg(size, self.factors)
+
+    @cached_property
+    def imputation(self) -> Imputation | None:
+        """An estimate for the clients that did not report; None where it is off or has no ground."""
+        if not (self.tracked and self.factors.impute_missing):
+            return None
+        return impute(self.participants, self.accepted)
+
+    @property
+    def estimated_total_emissions_kg(self) -> float | None:
+        """The measured total and the estimates that are known; None where there is none of either."""
+        imputed = self.imputation
+        estimates = (
+            self.communication_emissions_kg_estimated,
+            None if imputed is None else imputed.central_kg,
+        )
+        measured, estimated = self.total_emissions_kg, sum_known(estimates)
+        return None if measured is None or estimated is None else fsum((measured, estimated))
+
+    # --- evidence ----------------------------------------------------------------------------------
+
+    @cached_property
+    def evidence_sha256(self) -> str | None:
+        """Digest of the rows that the figures were made from; None where they are not kept."""
+        if not (self.closed and self.client_rows):
+            return None
+        return rows_sha256(self.participants, self.reports, self.laps)
+
     # --- the stored form -----------------------------------------------------------------------
 
     @property
@@ -230,6 +283,7 @@ class RoundRecord(Record):
 
     def summary(self, cumulative_emissions_kg: float | None = None) -> RoundSummary:
         """The round as one flat row; ``cumulative_emissions_kg`` is the run's so far, this included."""
+        imputed = self.imputation
         return RoundSummary(
             run_id=self.run_id,
             round=self.round,
@@ -237,6 +291,7 @@ class RoundRecord(Record):
             revision=self.revision,
             closed=self.closed,
             tracked=self.tracked,
+            client_rows=self.client_rows,
             status=self.status,
             reason=self.reason,
             started_at=self.started_at,
@@ -269,9 +324,15 @@ class RoundRecord(Record):
             factors=self.factors,
             bytes_to_clients=self.bytes_to_clients,
             bytes_from_clients=self.bytes_from_clients,
-            communication_emissions_kg_estimated=None,
-            imputed_emissions_kg=None,
-            estimated_total_emissions_kg=None,
+            communication_emissions_kg_estimated=self.communication_emissions_kg_estimated,
+            imputed_emissions_kg=None if imputed is None else imputed.central_kg,
+            imputed_low_emissions_kg=None if imputed is None else imputed.low_kg,
+            imputed_high_emissions_kg=None if imputed is None else imputed.high_kg,
+            imputed_clients=None if imputed is None else imputed.clients,
+            estimated_total_emissions_kg=self.estimated_total_emissions_kg,
+            reports_flagged=self.reports_flagged,
+            flagged_emissions_kg=self.flagged_emissions_kg,
+            evidence_sha256=self.evidence_sha256,
             privacy_epsilon=self.privacy_epsilon,
             client_histogram=self.client_histogram,
             phase_energy_kwh=MappingProxyType(
@@ -280,6 +341,14 @@ class RoundRecord(Record):
             train_metrics=MappingProxyType(dict(self.train_metrics)),
             evaluate_metrics=MappingProxyType(dict(self.evaluate_metrics)),
         )
+
+
+def metered_part(laps: Iterable[Lap], duration_s: float) -> float:
+    """What part of a round the energy of its laps stands for: 1 for a complete one (≥ 99 %)."""
+    metered_s = fsum(lap.metered_s for lap in laps)
+    if duration_s <= 0 or metered_s <= 0 or metered_s >= COMPLETE_METERED_SHARE * duration_s:
+        return 1.0
+    return metered_s / duration_s
 
 
 def emissions_kg(energy_kwh: float, factors: Factors) -> float:
@@ -305,6 +374,7 @@ class RoundSummary:
     revision: int
     closed: bool
     tracked: bool
+    client_rows: bool
     status: RoundStatus
     reason: str | None
     started_at: datetime
@@ -339,7 +409,13 @@ class RoundSummary:
     bytes_from_clients: int | None
     communication_emissions_kg_estimated: float | None
     imputed_emissions_kg: float | None
+    imputed_low_emissions_kg: float | None
+    imputed_high_emissions_kg: float | None
+    imputed_clients: int | None
     estimated_total_emissions_kg: float | None
+    reports_flagged: int | None
+    flagged_emissions_kg: float | None
+    evidence_sha256: str | None
     privacy_epsilon: float | None
     client_histogram: Histogram
     phase_energy_kwh: Mapping[ServerPhase, float | None]

@@ -14,6 +14,8 @@ from telemetry.domain.round import RoundSummary
 from telemetry.domain.vocabulary import (
     SERVER_PHASES,
     Count,
+    NonNegative,
+    OnBudget,
     Record,
     RoundStatus,
     RunId,
@@ -47,6 +49,10 @@ class RunTotals:
     reports_without_host: int = 0
     bytes_to_clients: int | None = None
     bytes_from_clients: int | None = None
+    communication_emissions_kg_estimated: float | None = None
+    imputed_emissions_kg: float | None = None
+    imputed_low_emissions_kg: float | None = None
+    imputed_high_emissions_kg: float | None = None
     client_histogram: Histogram = field(default_factory=Histogram)
 
     def plus(self, closed: RoundSummary) -> RunTotals:
@@ -82,6 +88,15 @@ class RunTotals:
             reports_without_host=self.reports_without_host + (closed.reports_without_host or 0),
             bytes_to_clients=_add_int(self.bytes_to_clients, closed.bytes_to_clients),
             bytes_from_clients=_add_int(self.bytes_from_clients, closed.bytes_from_clients),
+            **{
+                name: _add(getattr(self, name), getattr(closed, name))
+                for name in (
+                    "communication_emissions_kg_estimated",
+                    "imputed_emissions_kg",
+                    "imputed_low_emissions_kg",
+                    "imputed_high_emissions_kg",
+                )
+            },
             client_histogram=self.client_histogram.plus(closed.client_histogram),
         )
 
@@ -114,6 +129,11 @@ class RunInfo(Record):
     """Not linkable across runs; stored, never exported."""
     tracker: ShortText | None = None
     value_metric: ShortText = "accuracy"
+    budget_kg: NonNegative | None = None
+    """What the run may emit, kg CO2eq; None where it has no budget."""
+    on_budget: OnBudget = "warn"
+    client_rows: bool = True
+    """False where only sums and distributions are kept, and no row of any client."""
     metric_names: tuple[ShortText, ...] = ()
     """Training metrics that ``/metrics`` shows; every stored one is in the exports."""
     software: dict[str, str] = Field(default_factory=dict)
@@ -151,6 +171,8 @@ class StoredRun:
     """None once released: the run has ended and its process is gone."""
     last_seen_at: datetime
     totals: RunTotals
+    sha256: str | None = None
+    """Seal of an ended run (`telemetry.digest.run_sha256`); None while it runs."""
 
     @property
     def run_id(self) -> str:

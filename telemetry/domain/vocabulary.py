@@ -20,6 +20,7 @@ Sensor = Literal["rapl", "nvml", "mixed", "model", "constant", "unknown"]
 Scope = Literal["machine", "allocation", "process", "unknown"]
 Component = Literal["server", "clients"]
 ReportOutcome = Literal["accepted", "rejected", "repeated", "late"]
+OnBudget = Literal["warn", "stop"]
 
 SERVER_PHASES: Final[tuple[ServerPhase, ...]] = get_args(ServerPhase)
 ROUND_STATUSES: Final[tuple[RoundStatus, ...]] = get_args(RoundStatus)

@@ -47,7 +47,8 @@ class Store(Protocol):
     def start_run(self, info: RunInfo, owner: Owner, now: datetime) -> None:
         """Store a new run, ``running`` and held by ``owner``.
 
-        The same facts again are a no-op; other facts under the same id raise `RunExists`.
+        The same facts again are a no-op; other facts under the same id raise `RunExists`. The id of a
+        run that was deleted raises `RunDeleted`.
         """
         ...
 
@@ -67,6 +68,7 @@ class Store(Protocol):
         while nothing is known). An open round's cumulative figure is None.
         Refused as a `StoreError`: a closed round that is still ``running``, one with two
         participants of one node, or with two reports of one node, phase and reported round.
+        Of a round without ``client_rows`` all sums are stored, and no row of a client.
         """
         ...
 
@@ -77,7 +79,11 @@ class Store(Protocol):
     def finish_run(
         self, run_id: str, status: RunStatus, ended_at: datetime, reason: str | None = None
     ) -> None:
-        """End a run. It keeps its owner until `release`. Ending an ended run is a no-op."""
+        """End a run and seal it. It keeps its owner until `release`.
+
+        Ending an ended run is a no-op. A round that is closed after the end renews the seal
+        (`StoredRun.sha256`); `mark_interrupted` seals, too, and `resume_run` takes the seal off.
+        """
         ...
 
     def release(self, run_id: str, owner: Owner) -> None:
@@ -102,6 +108,15 @@ class Store(Protocol):
         """
         ...
 
+    def delete_run(self, run_id: str, now: datetime) -> None:
+        """Delete a run and all that is known of it, but for its id, its seal and when that was.
+
+        That much stays so that the id is never taken again and a copy of the run can be recognised.
+        From then on the run's id raises `RunDeleted`. A run that a server is at work on (``running``
+        with a lease that has not expired) raises `RunIsLive`.
+        """
+        ...
+
     def runs(self) -> Sequence[StoredRun]:
         """All runs, newest start first."""
         ...
@@ -115,7 +130,10 @@ class Store(Protocol):
         ...
 
     def round(self, run_id: str, round_number: int, attempt: int = 1) -> RoundRecord:
-        """One round, whole: equal to what was recorded. `RunNotFound` if it is not stored."""
+        """One round, whole: equal to what was recorded. `RunNotFound` if it is not stored.
+
+        `RowsNotKept` where it was recorded without ``client_rows``.
+        """
         ...
 
     def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:

@@ -21,10 +21,21 @@ from telemetry.domain import (
     RunTotals,
     StoredRun,
 )
-from telemetry.errors import RoundConflict, RunExists, RunNotFound, RunNotResumable, StoreError
+from telemetry.errors import (
+    RoundConflict,
+    RowsNotKept,
+    RunDeleted,
+    RunExists,
+    RunIsLive,
+    RunNotFound,
+    RunNotResumable,
+    StoreError,
+)
 from telemetry.store import rules
 
 _CANDIDATES: Final = 5
+_Key = tuple[int, int]
+"""(round, attempt)"""
 
 
 @dataclass
@@ -32,25 +43,34 @@ class _Run:
     """A run and its rounds; every value in it is immutable and only ever replaced."""
 
     stored: StoredRun
-    records: dict[tuple[int, int], RoundRecord] = field(default_factory=dict)
-    cumulative_kg: dict[tuple[int, int], float | None] = field(default_factory=dict)
+    rounds: dict[_Key, RoundSummary] = field(default_factory=dict)
+    records: dict[_Key, RoundRecord] = field(default_factory=dict)
+    """Of the rounds that keep their rows."""
 
     def put(self, record: RoundRecord) -> None:
-        """Store a round that may be stored; a closed one enters the totals."""
-        key = record.round, record.attempt
-        self.records[key] = record
-        if record.closed:
-            totals = self.stored.totals.plus(record.summary())
+        """Store a round that may be stored."""
+        if record.client_rows:
+            self.records[record.round, record.attempt] = record
+        self.put_summary(record.summary())
+
+    def put_summary(self, summary: RoundSummary) -> None:
+        """Store a round's figures; a closed one enters the totals, and renews the seal of an end."""
+        if summary.closed:
+            totals = self.stored.totals.plus(summary)
             self.stored = replace(self.stored, totals=totals)
-            self.cumulative_kg[key] = totals.total_emissions_kg
+            summary = replace(summary, cumulative_emissions_kg=totals.total_emissions_kg)
+        self.rounds[summary.round, summary.attempt] = summary
+        if summary.closed:
+            self.seal()
+
+    def seal(self) -> None:
+        """Write the seal of a run that has ended; of one that runs, none."""
+        sha256 = rules.sealed(self.stored, self.summaries(closed=True))
+        self.stored = replace(self.stored, sha256=sha256)
 
     def summaries(self, *, closed: bool) -> list[RoundSummary]:
         """The closed or the open rounds by (round, attempt)."""
-        return [
-            record.summary(self.cumulative_kg.get(key))
-            for key, record in sorted(self.records.items())
-            if record.closed is closed
-        ]
+        return [row for _, row in sorted(self.rounds.items()) if row.closed is closed]
 
     def closed_records(self) -> list[RoundRecord]:
         """The closed rounds, whole, by (round, attempt)."""
@@ -62,6 +82,7 @@ class InMemoryStore:
 
     def __init__(self) -> None:
         self._runs: dict[str, _Run] = {}
+        self._deleted: dict[str, datetime] = {}
         self._lock = Lock()
         self._secret = secrets.token_bytes(32)
 
@@ -82,6 +103,7 @@ class InMemoryStore:
         with self._lock:
             known = self._runs.get(info.run_id)
             if known is None:
+                self._refuse_deleted(info.run_id)
                 self._runs[info.run_id] = _Run(_started(info, owner, now))
             elif known.stored.info != info:
                 raise RunExists(info.run_id)
@@ -104,6 +126,7 @@ class InMemoryStore:
             run = self._find(run_id)
             if run.stored.status == "running":
                 run.stored = replace(run.stored, status=status, ended_at=ended_at, reason=reason)
+                run.seal()
 
     def release(self, run_id: str, owner: Owner) -> None:
         """See `Store.release`."""
@@ -135,7 +158,16 @@ class InMemoryStore:
                 ended_at=None,
                 owner=owner,
                 last_seen_at=now,
+                sha256=None,
             )
+
+    def delete_run(self, run_id: str, now: datetime) -> None:
+        """See `Store.delete_run`."""
+        with self._lock:
+            if not rules.may_delete(self._find(run_id).stored, now):
+                raise RunIsLive(run_id)
+            del self._runs[run_id]
+            self._deleted[run_id] = now
 
     def runs(self) -> Sequence[StoredRun]:
         """See `Store.runs`."""
@@ -155,8 +187,9 @@ class InMemoryStore:
             run = self._find(record.run_id)
             if problem := rules.impossible(record):
                 raise StoreError(self.url, f"round {record.round} of run {record.run_id} {problem}")
-            stored = run.records.get((record.round, record.attempt))
-            if stored is not None and not _replaces(record, stored):
+            key = record.round, record.attempt
+            stored = run.rounds.get(key)
+            if stored is not None and not _replaces(record, stored, run.records.get(key)):
                 return False
             run.put(record)
             return True
@@ -180,7 +213,10 @@ class InMemoryStore:
     def round(self, run_id: str, round_number: int, attempt: int = 1) -> RoundRecord:
         """See `Store.round`."""
         with self._lock:
-            record = self._find(run_id).records.get((round_number, attempt))
+            run = self._find(run_id)
+            record = run.records.get((round_number, attempt))
+            if record is None and (round_number, attempt) in run.rounds:
+                raise RowsNotKept(run_id)
         if record is None:
             wanted = f"{run_id} with a round {round_number} (attempt {attempt})"
             raise RunNotFound(wanted, (run_id,), self.url)
@@ -230,9 +266,14 @@ class InMemoryStore:
     def _find(self, run_id: str) -> _Run:
         run = self._runs.get(run_id)
         if run is None:
+            self._refuse_deleted(run_id)
             newest = sorted((r.stored for r in self._runs.values()), key=_start, reverse=True)
             raise RunNotFound(run_id, tuple(r.run_id for r in newest[:_CANDIDATES]), self.url)
         return run
+
+    def _refuse_deleted(self, run_id: str) -> None:
+        if run_id in self._deleted:
+            raise RunDeleted(run_id, self._deleted[run_id], self.url)
 
 
 def _started(info: RunInfo, owner: Owner, now: datetime) -> StoredRun:
@@ -247,23 +288,27 @@ def _started(info: RunInfo, owner: Owner, now: datetime) -> StoredRun:
     )
 
 
-def _replaces(record: RoundRecord, stored: RoundRecord) -> bool:
-    """Whether ``record`` is to be stored over ``stored``."""
+def _replaces(record: RoundRecord, stored: RoundSummary, rows: RoundRecord | None) -> bool:
+    """Whether ``record`` is to be stored over ``stored``, of which ``rows`` may be kept."""
     match rules.decide(record, stored.revision, stored.closed):
         case rules.Write.REPLACE:
             return True
         case rules.Write.SKIP:
             return False
         case rules.Write.COMPARE:
-            if rules.same_content(stored, record):
+            if rows is not None and rules.same_content(rows, record):
+                return False
+            if rows is None and rules.same_figures(record, stored):
                 return False
             raise RoundConflict(record.run_id, record.round, record.attempt)
 
 
 def _close_open_rounds(run: _Run) -> None:
-    for key, record in sorted(run.records.items()):
-        if not record.closed:
-            run.records.pop(key)
+    for summary in run.summaries(closed=False):
+        record = run.records.get((summary.round, summary.attempt))
+        if record is None:
+            run.put_summary(rules.summary_closed_by_interruption(summary))
+        else:
             run.put(rules.closed_by_interruption(record))
 
 
@@ -276,6 +321,7 @@ def _interrupt(run: _Run) -> None:
         ended_at=run.stored.last_seen_at,
         owner=None,
     )
+    run.seal()
 
 
 def _expose(run: _Run, max_rounds: int) -> ExposedRun:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
-from telemetry.domain import Owner, RoundRecord, RunStatus, StoredRun
+from telemetry.digest import run_sha256
+from telemetry.domain import Owner, RoundRecord, RoundSummary, RunStatus, StoredRun
 from telemetry.store.base import LEASE_EXPIRES_S
 
 GONE: Final = "the server went away without ending the run"
@@ -38,6 +40,12 @@ def same_content(one: RoundRecord, other: RoundRecord) -> bool:
     return one.model_copy(update={"revision": other.revision}) == other
 
 
+def same_figures(record: RoundRecord, stored: RoundSummary) -> bool:
+    """`same_content` where the rows of the stored round were not kept."""
+    new = record.summary(stored.cumulative_emissions_kg)
+    return replace(new, revision=stored.revision) == stored
+
+
 def impossible(record: RoundRecord) -> str | None:
     """Why a round cannot be stored, in words; None if it can."""
     if record.closed and record.status == "running":
@@ -56,9 +64,17 @@ def closed_by_interruption(record: RoundRecord) -> RoundRecord:
 
     One revision later than what was stored: to a receiver of the open round this one is news.
     """
-    status = "interrupted" if record.status == "running" else record.status
-    revision = record.revision + 1
-    return record.model_copy(update={"closed": True, "status": status, "revision": revision})
+    return record.model_copy(update=_interrupted(record))
+
+
+def summary_closed_by_interruption(summary: RoundSummary) -> RoundSummary:
+    """`closed_by_interruption` where the round's rows were not kept."""
+    return replace(summary, **_interrupted(summary))
+
+
+def _interrupted(opened: RoundRecord | RoundSummary) -> dict[str, Any]:
+    status = "interrupted" if opened.status == "running" else opened.status
+    return {"closed": True, "status": status, "revision": opened.revision + 1}
 
 
 def lease_expired(last_seen_at: datetime, now: datetime) -> bool:
@@ -74,6 +90,18 @@ def is_gone(run: StoredRun, now: datetime, is_alive: Callable[[Owner], bool]) ->
 def may_resume(status: RunStatus) -> bool:
     """Whether a run of this status can be taken up again."""
     return status not in ("running", "completed")
+
+
+def may_delete(run: StoredRun, now: datetime) -> bool:
+    """Whether nobody is at work on a run any more."""
+    return run.status != "running" or lease_expired(run.last_seen_at, now)
+
+
+def sealed(run: StoredRun, rounds: Iterable[RoundSummary]) -> str | None:
+    """The seal of a run with these closed rounds; None while it runs."""
+    if run.ended_at is None:
+        return None
+    return run_sha256(run.info, run.status, run.reason, run.ended_at, rounds)
 
 
 def require_end(status: RunStatus) -> None:

@@ -14,8 +14,18 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from telemetry.domain import Owner, RoundRecord, RunTotals
-from telemetry.errors import RoundConflict, RunExists, RunNotFound, RunNotResumable, StoreError
+from telemetry.digest import run_sha256
+from telemetry.domain import Owner, RoundRecord, RunTotals, StoredRun
+from telemetry.errors import (
+    RoundConflict,
+    RowsNotKept,
+    RunDeleted,
+    RunExists,
+    RunIsLive,
+    RunNotFound,
+    RunNotResumable,
+    StoreError,
+)
 from telemetry.store.base import LEASE_EXPIRES_S, Store
 from telemetry.testing import OWNER, RUN_ID, START, make_lap, make_report, make_round, make_run
 from tests import strategies
@@ -54,6 +64,13 @@ def ended_run(store: Store, run_id: str, minute: float, owner: Owner = OWNER) ->
     store.record_round(make_round(1, run_id=run_id))
     store.finish_run(run_id, "completed", at(minute + 0.5))
     store.release(run_id, owner)
+
+
+def seal_of(store: Store, run_id: str) -> str:
+    """The seal that a run's stored figures have."""
+    run: StoredRun = store.run(run_id)
+    assert run.ended_at is not None
+    return run_sha256(run.info, run.status, run.reason, run.ended_at, store.rounds(run_id))
 
 
 def shown(store: Store, owner: Owner | None = OWNER, now=START, max_runs=5, max_rounds=5):
@@ -578,3 +595,110 @@ class StoreContract:
         assert list(shown(store)) == []
         assert list(shown(store, None)) == []
         assert list(store.runs()) == []
+
+    # --- rounds without rows -------------------------------------------------------------------
+
+    def test_a_round_without_rows_keeps_its_sums_and_no_client(self, started: Store):
+        """Every figure is stored, and nothing that belongs to one client."""
+        record = make_round(1, clients={"a": 0.5, "b": "missing"}, client_rows=False)
+        assert started.record_round(record) is True
+        [row] = started.rounds(RUN_ID)
+        assert row == record.summary(record.total_emissions_kg)
+        assert (row.participants, row.reported, row.client_histogram.count) == (2, 1, 1)
+        assert row.evidence_sha256 is None
+        assert list(started.reports(RUN_ID)) == []
+        assert list(started.participants(RUN_ID)) == []
+        with pytest.raises(RowsNotKept):
+            started.round(RUN_ID, 1)
+
+    def test_a_round_without_rows_may_be_delivered_again_and_not_changed(self, started: Store):
+        """As with its rows, as far as the figures tell."""
+        record = make_round(1, clients={"a": 0.5}, client_rows=False)
+        started.record_round(record)
+        assert started.record_round(record.model_copy(update={"revision": 7})) is False
+        other = make_round(1, clients={"a": 0.25}, client_rows=False)
+        with pytest.raises(RoundConflict):
+            started.record_round(other)
+
+    def test_an_open_round_without_rows_is_closed_when_its_owner_is_gone(self, started: Store):
+        """With the figures that were stored last, in the totals, once."""
+        opened = make_round(1, clients={"a": 0.5}, closed=False, client_rows=False)
+        started.record_round(opened)
+        started.mark_interrupted(EXPIRED, nobody_lives)
+        [row] = started.rounds(RUN_ID)
+        assert (row.closed, row.status, row.revision) == (True, "interrupted", opened.revision + 1)
+        assert started.run(RUN_ID).totals.total_emissions_kg == opened.total_emissions_kg
+        assert row.cumulative_emissions_kg == opened.total_emissions_kg
+
+    # --- seals ---------------------------------------------------------------------------------
+
+    def test_a_run_is_sealed_when_it_ends(self, started: Store):
+        """Over what can be read back from the store."""
+        started.record_round(make_round(1, clients={"a": 0.5}))
+        assert started.run(RUN_ID).sha256 is None
+        started.finish_run(RUN_ID, "completed", at(3), "as planned")
+        assert seal_of(started, RUN_ID) == started.run(RUN_ID).sha256
+        started.finish_run(RUN_ID, "failed", at(4))
+        assert seal_of(started, RUN_ID) == started.run(RUN_ID).sha256
+
+    def test_a_round_that_closes_after_the_end_renews_the_seal(self, started: Store):
+        """A late delivery belongs to the run."""
+        started.finish_run(RUN_ID, "completed", at(3))
+        before = started.run(RUN_ID).sha256
+        started.record_round(make_round(1))
+        assert started.run(RUN_ID).sha256 == seal_of(started, RUN_ID) != before
+
+    def test_interruption_seals_and_resuming_takes_the_seal_off(self, started: Store):
+        """A running run is never sealed."""
+        started.record_round(make_round(1, closed=False))
+        started.mark_interrupted(EXPIRED, nobody_lives)
+        assert started.run(RUN_ID).sha256 == seal_of(started, RUN_ID)
+        started.resume_run(RUN_ID, OTHER, EXPIRED)
+        assert started.run(RUN_ID).sha256 is None
+
+    def test_evidence_changes_with_any_row(self, started: Store):
+        """Swapping two clients leaves every sum as it is, and not the seal."""
+        one = make_round(1, clients={"a": 0.5, "b": 0.25})
+        other = make_round(1, clients={"a": 0.25, "b": 0.5})
+        assert one.total_emissions_kg == other.total_emissions_kg
+        assert one.evidence_sha256 != other.evidence_sha256
+        started.record_round(one)
+        assert started.round(RUN_ID, 1).evidence_sha256 == one.evidence_sha256
+        assert next(started.rounds(RUN_ID)).evidence_sha256 == one.evidence_sha256
+
+    # --- deletion ------------------------------------------------------------------------------
+
+    def test_a_deleted_run_leaves_its_id_and_nothing_else(self, started: Store):
+        """And the id is not given to another run."""
+        started.record_round(make_round(1, clients={"a": 0.5}))
+        ended_run(started, "other-run", 3)
+        started.finish_run(RUN_ID, "completed", at(3))
+        started.delete_run(RUN_ID, at(5))
+        assert [run.run_id for run in started.runs()] == ["other-run"]
+        with pytest.raises(RunDeleted) as caught:
+            started.run(RUN_ID)
+        assert caught.value.deleted_at == at(5)
+        for again in (
+            lambda: started.start_run(make_run(), OWNER, START),
+            lambda: started.record_round(make_round(2)),
+            lambda: started.delete_run(RUN_ID, at(6)),
+            lambda: started.round(RUN_ID, 1),
+            lambda: list(started.reports(RUN_ID)),
+        ):
+            with pytest.raises(RunDeleted):
+                again()
+        assert len(list(started.rounds("other-run"))) == 1
+
+    def test_a_live_run_is_not_deleted(self, started: Store):
+        """One that is called running, but was left by its owner, is."""
+        with pytest.raises(RunIsLive):
+            started.delete_run(RUN_ID, IN_TIME)
+        started.delete_run(RUN_ID, EXPIRED)
+        assert started.runs() == []
+
+    def test_deleting_a_run_that_never_was(self, store: Store):
+        """Is no tombstone."""
+        with pytest.raises(RunNotFound) as caught:
+            store.delete_run(RUN_ID, START)
+        assert not isinstance(caught.value, RunDeleted)
+        store.start_run(make_run(), OWNER, START)

@@ -25,10 +25,10 @@ PAST_SCHEMAS = Path(__file__).parent / "schemas"
 """A database of each past schema with a run, a closed and an open round, as SQL."""
 SHIPPED_FOLDER = Path(schema.__file__).parent / "migrations" / "versions"
 
-THIRD = '''
+ONE_MORE = '''
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
+revision, down_revision, branch_labels, depends_on = "0004", "0003", None, None
 
 def upgrade():
     """Add a column, and rebuild a table that others refer to: what needs most care in SQLite."""
@@ -43,8 +43,8 @@ def upgrade():
     for _, sql in kept:
         op.execute(sa.text(sql))
 '''
-BROKEN = THIRD + '\n    raise RuntimeError("made to fail")\n'
-ORPHANS = THIRD + '\n    op.execute("DELETE FROM runs")\n'
+BROKEN = ONE_MORE + '\n    raise RuntimeError("made to fail")\n'
+ORPHANS = ONE_MORE + '\n    op.execute("DELETE FROM runs")\n'
 
 
 @pytest.fixture
@@ -70,10 +70,10 @@ def later(tmp_path: Path) -> Path:
     return folder
 
 
-def with_third(later: Path, revision: str = THIRD) -> Migrations:
+def with_one_more(later: Path, revision: str = ONE_MORE) -> Migrations:
     """The shipped revisions and one more."""
-    (later / "0003_third.py").write_text(revision)
-    return Migrations(head="0003", folders=(SHIPPED_FOLDER, later))
+    (later / "0004_fourth.py").write_text(revision)
+    return Migrations(head="0004", folders=(SHIPPED_FOLDER, later))
 
 
 def content(path: Path) -> list[str]:
@@ -171,7 +171,7 @@ def test_the_noise_of_a_round_is_in_no_view_and_goes_with_its_round(filled: str,
 def test_an_older_file_is_upgraded_after_a_copy(filled: str, path: Path, later: Path):
     """All data is there before and after, and the copy is a whole database of the old schema."""
     before = content(path)
-    with closing(open_sqlite(filled, migrations=with_third(later))) as store:
+    with closing(open_sqlite(filled, migrations=with_one_more(later))) as store:
         assert store.round(RUN_ID, 1) == make_round(1, clients={"1": 0.5, "2": "missing"})
         assert store.record_round(make_round(2)) is True
     with closing(sqlite3.connect(path)) as connection:
@@ -180,7 +180,7 @@ def test_an_older_file_is_upgraded_after_a_copy(filled: str, path: Path, later: 
         assert connection.execute("SELECT count(*) FROM v_client_round").fetchone() == (2,)
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute("INSERT INTO rounds DEFAULT VALUES")
-    copy = path.with_name("telemetry.db.before-0003")
+    copy = path.with_name("telemetry.db.before-0004")
     assert content(copy) == before
     with closing(open_sqlite(f"sqlite:///{copy}")) as store:
         assert store.round(RUN_ID, 1).status == "completed"
@@ -188,9 +188,9 @@ def test_an_older_file_is_upgraded_after_a_copy(filled: str, path: Path, later: 
 
 def test_an_upgraded_file_is_not_copied_again(filled: str, path: Path, later: Path):
     """The copy is of the state before the upgrade and stays that."""
-    migrations = with_third(later)
+    migrations = with_one_more(later)
     open_sqlite(filled, migrations=migrations).close()
-    copy = path.with_name("telemetry.db.before-0003")
+    copy = path.with_name("telemetry.db.before-0004")
     copy.unlink()
     open_sqlite(filled, migrations=migrations).close()
     assert not copy.exists()
@@ -200,16 +200,16 @@ def test_an_older_file_without_runs_is_not_copied(path: Path, later: Path):
     """There is nothing to lose."""
     url = f"sqlite:///{path}"
     open_sqlite(url).close()
-    open_sqlite(url, migrations=with_third(later)).close()
+    open_sqlite(url, migrations=with_one_more(later)).close()
     assert not list(path.parent.glob("*before*"))
 
 
 def test_a_new_file_gets_the_newest_schema(path: Path, later: Path):
     """All revisions at once."""
-    open_sqlite(f"sqlite:///{path}", migrations=with_third(later)).close()
+    open_sqlite(f"sqlite:///{path}", migrations=with_one_more(later)).close()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT colour FROM runs").fetchall() == []
-        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [("0003",)]
+        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [("0004",)]
 
 
 @pytest.mark.parametrize(("revision", "says"), [(BROKEN, "made to fail"), (ORPHANS, "upgrade")])
@@ -219,15 +219,15 @@ def test_a_failed_upgrade_leaves_the_file_as_it_was(
     """An error half-way, or rows that lost what they refer to: back to the old schema."""
     before = content(path)
     with pytest.raises(Exception, match=says):
-        open_sqlite(filled, migrations=with_third(later, revision))
+        open_sqlite(filled, migrations=with_one_more(later, revision))
     assert content(path) == before
     open_sqlite(filled).close()
 
 
 def test_a_newer_file_is_refused_and_left_alone(filled: str, path: Path, later: Path):
     """The message says which schema it has and what to do."""
-    open_sqlite(filled, migrations=with_third(later)).close()
+    open_sqlite(filled, migrations=with_one_more(later)).close()
     before = path.read_bytes()
-    with pytest.raises(SchemaUnknown, match=r"schema 0003.*newest is 0002.*newer"):
+    with pytest.raises(SchemaUnknown, match=r"schema 0004.*newest is 0003.*newer"):
         open_sqlite(filled)
     assert path.read_bytes() == before

@@ -130,8 +130,9 @@ def rows_from_round(
 ) -> RoundRows:
     """Every row of a round; ``summary`` is the record's own, with its cumulative figure."""
     key = record.run_id, record.round, record.attempt
+    keep = record.client_rows
     return RoundRows(
-        round=_round_row(summary, time),
+        round=round_row(summary, time),
         laps=LAPS.rows(key, record.laps, time),
         metrics=[
             (*key, split, name, value)
@@ -142,8 +143,8 @@ def rows_from_round(
             for name, value in metrics.items()
         ],
         noise=[(*key, *_get_noise(noise)) for noise in (record.noise,) if noise is not None],
-        participants=PARTICIPANTS.rows(key, record.participants, time),
-        reports=REPORTS.rows(key, record.reports, time),
+        participants=PARTICIPANTS.rows(key, record.participants if keep else (), time),
+        reports=REPORTS.rows(key, record.reports if keep else (), time),
     )
 
 
@@ -178,7 +179,8 @@ def _noise(values: Row) -> NoiseRecord:
     return NoiseRecord(**dict(zip(_NOISE, values, strict=True)))
 
 
-def _round_row(summary: RoundSummary, time: TimeForm) -> Row:
+def round_row(summary: RoundSummary, time: TimeForm = as_it_is) -> Row:
+    """The row of `ROUND_COLUMNS`."""
     scalars = list(_get_scalars(summary))
     for at in _TIMES_AT:
         scalars[at] = time(scalars[at])
@@ -234,7 +236,7 @@ def histogram_from_text(text: str) -> Histogram:
 _INFO_SCALARS: Final = tuple(
     name for name in RunInfo.model_fields if name not in ("factors", "metric_names", "software")
 )
-_STATE: Final = ("status", "reason", "ended_at", "owner", "last_seen_at")
+_STATE: Final = ("status", "reason", "ended_at", "owner", "last_seen_at", "sha256")
 _ROUND_COUNTS: Final[Mapping[RoundStatus, str]] = MappingProxyType(
     {status: f"rounds_{status}" for status in tables.ENDED_STATUSES}
 )

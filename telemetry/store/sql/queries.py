@@ -13,6 +13,7 @@ from telemetry.store.base import LEASE_EXPIRES_S
 from telemetry.store.sql import mapping
 from telemetry.store.sql.mapping import RecordTable, RoundKey
 from telemetry.store.sql.tables import (
+    deleted_runs,
     participants,
     reports,
     round_noise,
@@ -54,6 +55,11 @@ def newest_run_ids() -> Query:
     """What to name when a run is not found."""
     newest_first = runs.c.started_at.desc(), runs.c.run_id.desc()
     return select(runs.c.run_id).order_by(*newest_first).limit(_CANDIDATES)
+
+
+def deleted(run_id: str) -> Query:
+    """When a run of that id was deleted."""
+    return select(deleted_runs.c.deleted_at).where(deleted_runs.c.run_id == run_id)
 
 
 def totals_of(run_id: str) -> Query:

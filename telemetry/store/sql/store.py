@@ -26,7 +26,16 @@ from telemetry.domain import (
     RunTotals,
     StoredRun,
 )
-from telemetry.errors import RoundConflict, RunExists, RunNotFound, RunNotResumable, StoreError
+from telemetry.errors import (
+    RoundConflict,
+    RowsNotKept,
+    RunDeleted,
+    RunExists,
+    RunIsLive,
+    RunNotFound,
+    RunNotResumable,
+    StoreError,
+)
 from telemetry.store import rules
 from telemetry.store.sql import mapping, queries, tables
 from telemetry.store.sql.bulk import insert_rows, time_form
@@ -79,6 +88,7 @@ class SqlStore:
         with self._writing() as connection:
             known = connection.execute(queries.one_run(info.run_id)).mappings().first()
             if known is None:
+                self._refuse_deleted(connection, info.run_id)
                 _insert_run(connection, info, owner, now)
             elif mapping.info_from_values(known) != info:
                 raise RunExists(info.run_id)
@@ -100,7 +110,8 @@ class SqlStore:
             self._lock_run(connection, run_id)
             running = (tables.runs.c.run_id == run_id) & (tables.runs.c.status == "running")
             end = {"status": status, "ended_at": ended_at, "reason": reason}
-            connection.execute(update(tables.runs).where(running).values(end))
+            if connection.execute(update(tables.runs).where(running).values(end)).rowcount:
+                _seal(connection, run_id)
 
     def release(self, run_id: str, owner: Owner) -> None:
         """See `Store.release`."""
@@ -128,15 +139,22 @@ class SqlStore:
             if not rules.may_resume(status):
                 raise RunNotResumable(run_id, status)
             self._close_open_rounds(connection, run_id)
-            again = {"status": "running", "ended_at": None, "reason": None}
+            again = {"status": "running", "ended_at": None, "reason": None, "sha256": None}
             held = {"owner": str(owner), "last_seen_at": now}
             connection.execute(update(tables.runs).where(of_run).values(again | held))
 
     def _close_open_rounds(self, connection: Connection, run_id: str) -> None:
         for number, attempt in connection.execute(queries.open_rounds(run_id)).all():
-            opened = _load_round(connection, (run_id, number, attempt))
-            assert opened is not None
-            self._put(connection, rules.closed_by_interruption(opened), replaces=True)
+            key = run_id, number, attempt
+            opened = _load_round(connection, key)
+            if opened is not None:
+                self._put(connection, rules.closed_by_interruption(opened), replaces=True)
+            else:  # without its rows
+                summary = rules.summary_closed_by_interruption(_load_summary(connection, key))
+                values = mapping.round_row(_counted(connection, summary))
+                row = dict(zip(mapping.ROUND_COLUMNS, values, strict=True))
+                where = queries.of_round(tables.rounds, key)
+                connection.execute(update(tables.rounds).where(where).values(row))
 
     def _interrupt(self, connection: Connection, run: StoredRun) -> None:
         self._close_open_rounds(connection, run.run_id)
@@ -145,6 +163,18 @@ class SqlStore:
             .where(tables.runs.c.run_id == run.run_id)
             .values(status="interrupted", reason=rules.GONE, ended_at=run.last_seen_at, owner=None)
         )
+        _seal(connection, run.run_id)
+
+    def delete_run(self, run_id: str, now: datetime) -> None:
+        """See `Store.delete_run`; the rows in the other tables go along (ON DELETE CASCADE)."""
+        with self._writing() as connection:
+            self._lock_run(connection, run_id)
+            run = _load_run(connection, run_id)
+            if not rules.may_delete(run, now):
+                raise RunIsLive(run_id)
+            left = {"run_id": run_id, "deleted_at": now, "sha256": run.sha256}
+            connection.execute(insert(tables.deleted_runs).values(left))
+            connection.execute(delete(tables.runs).where(tables.runs.c.run_id == run_id))
 
     def runs(self) -> Sequence[StoredRun]:
         """See `Store.runs`."""
@@ -173,15 +203,13 @@ class SqlStore:
             if stored is not None and not _replaces(connection, record, *stored):
                 return False
             self._put(connection, record, replaces=stored is not None)
+            if record.closed:
+                _seal(connection, record.run_id)
             return True
 
     def _put(self, connection: Connection, record: RoundRecord, *, replaces: bool) -> None:
         """Store a round that may be stored; a closed one enters the totals."""
-        summary = record.summary()
-        if record.closed:
-            totals = _load_totals(connection, record.run_id).plus(summary)
-            _store_totals(connection, record.run_id, totals)
-            summary = replace(summary, cumulative_emissions_kg=totals.total_emissions_kg)
+        summary = _counted(connection, record.summary())
         rows = mapping.rows_from_round(record, summary, self._time)
         if replaces:
             # Its rows in the other tables go with it (ON DELETE CASCADE).
@@ -208,6 +236,8 @@ class SqlStore:
             record = _load_round(connection, (run_id, round_number, attempt))
             if record is None:
                 self._require_run(connection, run_id)
+                if connection.execute(queries.revision((run_id, round_number, attempt))).first():
+                    raise RowsNotKept(run_id)
                 wanted = f"{run_id} with a round {round_number} (attempt {attempt})"
                 raise RunNotFound(wanted, (run_id,), self._url)
         return record
@@ -265,7 +295,13 @@ class SqlStore:
         if connection.execute(query.with_for_update() if lock else query).first() is None:
             raise self._not_found(connection, run_id)
 
+    def _refuse_deleted(self, connection: Connection, run_id: str) -> None:
+        deleted_at = connection.execute(queries.deleted(run_id)).scalar()
+        if deleted_at is not None:
+            raise RunDeleted(run_id, deleted_at, self._url)
+
     def _not_found(self, connection: Connection, run_id: str) -> RunNotFound:
+        self._refuse_deleted(connection, run_id)
         newest = connection.execute(queries.newest_run_ids()).scalars().all()
         return RunNotFound(run_id, tuple(newest), self._url)
 
@@ -293,6 +329,34 @@ def _store_totals(connection: Connection, run_id: str, totals: RunTotals) -> Non
     connection.execute(update(tables.run_totals).where(where).values(values))
 
 
+def _load_run(connection: Connection, run_id: str) -> StoredRun:
+    return mapping.run_from_values(connection.execute(queries.one_run(run_id)).mappings().one())
+
+
+def _seal(connection: Connection, run_id: str) -> None:
+    """Write the seal of a run that has ended; of one that runs, nothing."""
+    of_run = tables.runs.c.run_id == run_id
+    if connection.execute(select(tables.runs.c.status).where(of_run)).scalar_one() == "running":
+        return
+    rows = connection.execute(queries.rounds_of(run_id, closed_only=True))
+    summaries = (mapping.summary_from_row(tuple(row)) for row in rows)
+    seal = rules.sealed(_load_run(connection, run_id), summaries)
+    connection.execute(update(tables.runs).where(of_run).values(sha256=seal))
+
+
+def _counted(connection: Connection, summary: RoundSummary) -> RoundSummary:
+    """The round as it is stored: a closed one enters the totals, which gives its cumulative figure."""
+    if not summary.closed:
+        return summary
+    totals = _load_totals(connection, summary.run_id).plus(summary)
+    _store_totals(connection, summary.run_id, totals)
+    return replace(summary, cumulative_emissions_kg=totals.total_emissions_kg)
+
+
+def _load_summary(connection: Connection, key: mapping.RoundKey) -> RoundSummary:
+    return mapping.summary_from_row(tuple(connection.execute(queries.round_row(key)).one()))
+
+
 def _insert_round(connection: Connection, rows: mapping.RoundRows) -> None:
     insert_rows(connection, tables.rounds, mapping.ROUND_COLUMNS, [rows.round])
     insert_rows(connection, tables.round_phases, mapping.LAPS.columns, rows.laps)
@@ -303,11 +367,13 @@ def _insert_round(connection: Connection, rows: mapping.RoundRows) -> None:
 
 
 def _load_round(connection: Connection, key: mapping.RoundKey) -> RoundRecord | None:
+    """A round with its rows; None where it is not stored, or without them."""
+
     def rows(query: queries.Query) -> list[mapping.Row]:
         return [tuple(row) for row in connection.execute(query)]
 
     found = rows(queries.round_row(key))
-    if not found:
+    if not found or not mapping.summary_from_row(found[0]).client_rows:
         return None
     return mapping.round_from_rows(
         mapping.RoundRows(
@@ -329,8 +395,11 @@ def _replaces(connection: Connection, record: RoundRecord, revision: int, closed
         case rules.Write.SKIP:
             return False
         case rules.Write.COMPARE:
-            stored = _load_round(connection, (record.run_id, record.round, record.attempt))
+            key = record.run_id, record.round, record.attempt
+            stored = _load_round(connection, key)
             if stored is not None and rules.same_content(stored, record):
+                return False
+            if stored is None and rules.same_figures(record, _load_summary(connection, key)):
                 return False
             raise RoundConflict(record.run_id, record.round, record.attempt)
 

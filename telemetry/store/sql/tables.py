@@ -23,6 +23,8 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
+    true,
 )
 
 from telemetry.domain import (
@@ -84,6 +86,7 @@ def _factors() -> Iterable[Column[Any]]:
     yield Column("server_sensor", Text, nullable=False)
     yield Column("server_share", Double)
     yield Column("network_kwh_per_gb", Double)
+    yield Column("impute_missing", Boolean, nullable=False, server_default=false())
 
 
 def _factor_checks() -> Iterable[CheckConstraint]:
@@ -124,6 +127,13 @@ _SUMS: Final = (
     "total_emissions_kg",
 )
 
+_ESTIMATES: Final = (
+    "communication_emissions_kg_estimated",
+    "imputed_emissions_kg",
+    "imputed_low_emissions_kg",
+    "imputed_high_emissions_kg",
+)
+
 runs: Final = Table(
     "runs",
     metadata,
@@ -139,6 +149,9 @@ runs: Final = Table(
     Column("server_host_id", Text),
     Column("tracker", Text),
     Column("value_metric", Text, nullable=False),
+    Column("budget_kg", Double),
+    Column("on_budget", Text, nullable=False, server_default="warn"),
+    Column("client_rows", Boolean, nullable=False, server_default=true()),
     Column("metric_names", Text, nullable=False),  # JSON list
     Column("software", Text, nullable=False),  # JSON object
     Column("status", Text, nullable=False),
@@ -146,6 +159,7 @@ runs: Final = Table(
     Column("ended_at", UtcDateTime),
     Column("owner", Text),  # host/pid/token; NULL once released
     Column("last_seen_at", UtcDateTime, nullable=False),
+    Column("sha256", Text),  # seal of an ended run; NULL while it runs
     _one_of("status", RunStatus),
     CheckConstraint("(status = 'running') = (ended_at IS NULL)", name="ended"),
     _never_negative("rounds_planned", "server_carbon_intensity_g_per_kwh", "network_kwh_per_gb"),
@@ -162,6 +176,7 @@ run_totals: Final = Table(
     *_phase_energies(),
     *_counts(*_REPORT_COUNTS, "reports_without_host"),
     *_counts("bytes_to_clients", "bytes_from_clients", nullable=True),
+    *_amounts(*_ESTIMATES),
     Column("client_histogram", Text, nullable=False),  # JSON {"counts": [...], "sum_g": ...}
     _never_negative(*_SUMS, *_PHASE_ENERGIES, *_REPORT_COUNTS),
 )
@@ -173,6 +188,7 @@ rounds: Final = Table(
     Column("revision", Integer, nullable=False),
     Column("closed", Boolean, nullable=False),
     Column("tracked", Boolean, nullable=False),
+    Column("client_rows", Boolean, nullable=False, server_default=true()),
     Column("status", Text, nullable=False),
     Column("reason", Text),
     Column("started_at", UtcDateTime, nullable=False),
@@ -198,12 +214,10 @@ rounds: Final = Table(
     ),
     *_factors(),
     *_counts("bytes_to_clients", "bytes_from_clients", nullable=True),
-    *_amounts(
-        "communication_emissions_kg_estimated",
-        "imputed_emissions_kg",
-        "estimated_total_emissions_kg",
-        "privacy_epsilon",
-    ),
+    *_amounts(*_ESTIMATES, "estimated_total_emissions_kg"),
+    *_counts("imputed_clients", "reports_flagged", nullable=True),
+    *_amounts("flagged_emissions_kg", "privacy_epsilon"),
+    Column("evidence_sha256", Text),  # of the rows in the tables below; NULL where none are kept
     *_phase_energies(),
     Column("client_histogram", Text, nullable=False),  # JSON, as in run_totals
     # JSON objects: a round is then one row to whoever streams it; SQL reads training_metrics.
@@ -243,6 +257,7 @@ round_phases: Final = Table(
     *_amounts("energy_kwh", "cpu_kwh", "gpu_kwh", "ram_kwh"),
     Column("prorated", Boolean, nullable=False),
     Column("reason", Text),
+    Column("machine_kwh", Double),
     _of_round(),
     _one_of("phase", ServerPhase),
     _never_negative("wall_s", "metered_s", "energy_kwh", "cpu_kwh", "gpu_kwh", "ram_kwh"),
@@ -318,6 +333,8 @@ reports: Final = Table(
     Column("dropped_fields", Text),
     Column("on_server_host", Boolean, nullable=False),
     *_amounts("counted_energy_kwh", "counted_emissions_kg"),
+    Column("looks_cumulative", Boolean, nullable=False, server_default=false()),
+    Column("outlier", Boolean, nullable=False, server_default=false()),
     _of_round(),
     _one_of("phase", Phase),
     _one_of("rejection", RejectionReason),
@@ -335,4 +352,13 @@ reports: Final = Table(
         "counted_emissions_kg",
     ),
     sqlite_with_rowid=False,
+)
+
+# What is left of a run that was deleted: its id is never given to another.
+deleted_runs: Final = Table(
+    "deleted_runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("deleted_at", UtcDateTime, nullable=False),
+    Column("sha256", Text),  # the seal that the run had: whoever has it can tell what was deleted
 )

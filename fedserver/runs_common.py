@@ -1,0 +1,73 @@
+"""What the commands of ``fedserver runs`` share: which store, which run, and how times are told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from telemetry.domain import StoredRun
+from telemetry.selection import resolve_run
+from telemetry.store import Store, open_store
+
+DATABASE_VARIABLE: Final = "FEDSERVER_TELEMETRY__DATABASE_URL"
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id, its beginning (4 or more), name, or 'latest'.")
+]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="Store URL, e.g. sqlite:///telemetry.db.")
+]
+FileOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Take the store from this configuration.")
+]
+
+
+def local_time(moment: datetime) -> str:
+    """Local time with its offset, for people; everything stored is UTC."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %z}"
+
+
+def console() -> Console:
+    """Where tables are printed."""
+    # A pipe has no width: do not break lines there.
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+@contextmanager
+def opened_store(store: str | None, config: Path | None) -> Iterator[Store]:
+    """The store that a command reads, closed afterwards."""
+    opened = open_store(store_url(store, config), create=False)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def store_url(store: str | None, config: Path | None) -> str:
+    """``--store`` > environment > ``-c FILE`` > ./server.yaml > sqlite:///telemetry.db."""
+    from fedserver.config import load_config
+
+    if store is not None:
+        return store
+    if DATABASE_VARIABLE in os.environ:
+        return os.environ[DATABASE_VARIABLE]
+    file = config or Path("server.yaml")
+    if config is not None or file.exists():
+        return load_config(file, {}, {}).config.telemetry.database_url
+    return "sqlite:///telemetry.db"
+
+
+def resolved_run(store: Store, wanted: str) -> StoredRun:
+    """The run that RUN means; says on stderr which one ``latest`` is."""
+    run = resolve_run(store, wanted)
+    if wanted == "latest":
+        typer.echo(f"latest is {run.run_id} ({run.info.run_name})", err=True)
+    return run
