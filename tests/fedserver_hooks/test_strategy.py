@@ -282,6 +282,9 @@ def test_the_scope_of_the_server_is_chosen_said_and_recorded(
     assert run.info.factors.server_scope == scope
     rows = list(store.rounds(run.run_id))
     assert {row.factors.server_scope for row in rows} == {scope}
+    for row in rows:
+        share = row.factors.server_share
+        assert share is None if scope == "machine" else share is not None and 0 < share <= 1
     assert all(row.host_energy_kwh is not None for row in rows)
 
 
