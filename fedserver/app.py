@@ -111,7 +111,7 @@ def train(config: ServerConfig, grid: Grid) -> LoopResult:
         stack.push(finish_as_failed(recorder))
         run_id = recorder.run.run_id
         logger.info("run %s (%s); metrics at %s/metrics", run_id, config.run_name, http.url)
-        link = SuperLinkGrid(grid, listener=bridge)
+        link = SuperLinkGrid(grid, listener=bridge, failures=recorder.failures)
         clients = config.cohort
         try:
             if arrays is None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 
 from fedserver.config import ServerConfig
@@ -97,6 +97,10 @@ class Bridge:
             sent_at = self._sent_at.get((node, phase), reply.metadata.created_at)
             self.emissions.late_reply(reply, phase, server_round, sent_at)
 
+    def reported(self, node: int, phase: Phase, report: ConfigRecord, server_round: int) -> None:
+        """A client that failed reported what that cost; it counts in the round that is open."""
+        self._recorder.late(node, phase, report, server_round, self._sent_at[node, phase])
+
 
 def assemble(
     config: ServerConfig,
@@ -125,6 +129,7 @@ def assemble(
         max_message_mb=config.server.max_message_mb,
         keepalive_s=config.server.keepalive_s,
         listener=bridge,
+        failures=recorder.failures,
         clock=clock,
     )
     bridge.emissions = strategy

@@ -89,8 +89,8 @@ def run(
     from fedserver.logs import set_up_logging
     from fedserver.running import run_server
 
-    loaded = load_config(_file(config), os.environ, from_pairs(settings))
     set_up_logging()
+    loaded = load_config(_file(config), os.environ, from_pairs(settings))
     for note in loaded.notes:
         logging.getLogger("fedserver").warning("%s", note)
     outcome = run_server(loaded.config, resume=resume)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fedserver import checks, platform_variables, sources
+from fedserver import checks, platform_variables, sources, value_checks
 from fedserver.errors import ConfigError, Problem
 from fedserver.options import (
     ClientsConfig,
@@ -58,7 +58,7 @@ class LoadedConfig:
         """Path, value and source of every option, fit to be shown: secrets are hidden."""
         values = dict(sources.flat(self.config.model_dump()))
         for path, source in self.sources.items():
-            yield path, checks.shown(path, values[path]), source
+            yield path, value_checks.shown(path, values[path]), source
 
 
 def load_config(
@@ -119,7 +119,7 @@ def _read(
     layers.append(sources.from_command_line(overrides, here, source))
     for layer in layers:
         problems += layer.problems
-        problems += checks.not_sections(layer)
+        problems += value_checks.not_sections(layer)
     return layers, problems
 
 
@@ -130,8 +130,8 @@ def _validated(given: Layer, problems: Sequence[Problem]) -> ServerConfig:
     try:
         config = ServerConfig.model_validate(given.values)
     except ValidationError as error:
-        found += checks.wrong_values(error, given)
-    found += checks.not_yet(given)
+        found += value_checks.wrong_values(error, given)
+    found += value_checks.not_yet(given)
     if config is not None and not found:  # of half a configuration, it might be a false alarm
         found += checks.contradictions(config, given)
     if found or config is None:

@@ -44,15 +44,17 @@ def keep(folder: Path, run_id: str, rounds: Sequence[RoundRecord], ending: Endin
 def deliver(output_dir: Path, store: Store) -> int:
     """Put what earlier servers kept into the store; returns the number of rounds. Raises nothing.
 
-    A file that cannot be delivered stays where it is.
+    A file that cannot be delivered stays where it is, and is tried again by the next start. One with
+    rounds that the store has with other content is set aside as ``undelivered.conflict``.
     """
     delivered = 0
     for path in sorted(output_dir.glob(f"*/{FILE_NAME}")):
         try:
             delivered += _deliver(path, store)
-            path.unlink(missing_ok=True)
         except (OSError, ValueError, TelemetryError) as error:
             logger.warning("%s could not be delivered and stays: %s", path, error)
+        except Exception:  # whatever stands in an old file must not keep a server from starting
+            logger.warning("%s could not be delivered and stays", path, exc_info=True)
     return delivered
 
 
@@ -66,10 +68,23 @@ def _deliver(path: Path, store: Store) -> int:
         except RoundConflict as error:  # somebody closed it meanwhile, with less in it
             refused += 1
             logger.warning("%s: %s", path, error)
-    if refused:
-        path.rename(path.with_suffix(".conflict"))  # kept for a person to look at
     if content["ended_at"] is not None:
         ended_at = datetime.fromisoformat(content["ended_at"])
         store.finish_run(content["run_id"], content["status"], ended_at, content["reason"])
+    # Last of all: what raised above finds its file again.
+    if refused:
+        kept = path.rename(_free_name(path.with_suffix(".conflict")))
+        logger.warning("%d round(s) are kept in %s for a person to look at", refused, kept)
+    else:
+        path.unlink(missing_ok=True)
     logger.info("%s: %d round(s) delivered", path, len(records) - refused)
     return len(records) - refused
+
+
+def _free_name(path: Path) -> Path:
+    """``path``, numbered if there is one already: a run that was resumed may leave another."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_stem(f"{path.stem}-{number}")
+    return free

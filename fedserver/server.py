@@ -45,11 +45,11 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     from fedserver.settings import from_pairs
 
     given = _parser().parse_args(arguments)
+    set_up_logging()
     overrides = SETTINGS | from_pairs(given.set)
     file = given.config or (Path("server.yaml") if Path("server.yaml").exists() else None)
     token_file = keep_read_token(os.environ, Path.cwd())
     loaded = load_config(file, os.environ, overrides, on_platform=True)
-    set_up_logging()
     for note in loaded.notes:
         logger.warning("%s", note)
 

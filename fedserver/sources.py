@@ -6,6 +6,7 @@ know keys and nothing else; types and ranges are checked once, on what they add 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,9 @@ from typing import Any, Final
 
 from fedserver import keys, options, yaml_file
 from fedserver.errors import ConfigError, Problem
+from fedserver.service_links import is_service_link
+
+logger = logging.getLogger(__name__)
 
 PREFIX: Final = "FEDSERVER_"
 COMMAND_LINE: Final = "command line"
@@ -126,10 +130,17 @@ def _without_empty_sections(values: dict[str, Any], prefix: str = "") -> dict[st
 
 
 def from_environment(environ: Mapping[str, str], directory: Path) -> Layer:
-    """``FEDSERVER_ROUNDS=5``, ``FEDSERVER_TELEMETRY__HTTP__PORT=0``."""
+    """``FEDSERVER_ROUNDS=5``, ``FEDSERVER_TELEMETRY__HTTP__PORT=0``; not what Kubernetes sets."""
     wanted = {name: environ[name] for name in sorted(environ) if name.upper().startswith(PREFIX)}
     known = {variable(path): path for path in (*keys.SECTIONS, *keys.OPTIONS, *keys.INSIDE)}
     unknown = {name for name in wanted if name not in known and not _in_open_section(name)}
+    links = {name for name in unknown if is_service_link(name, wanted[name])}
+    if links:
+        wanted = {name: text for name, text in wanted.items() if name not in links}
+        unknown -= links
+        logger.info(
+            "passed over, as variables of a Kubernetes service: %s", ", ".join(sorted(links))
+        )
     problems = tuple(
         Problem("", f"unknown environment variable {name}{_near_variable(name, known)}", "")
         for name in sorted(unknown)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from fedserver_hooks.labels import Labels
 from fedserver_hooks.phases import RoundKey
 from telemetry.accounting import ParticipantFacts, ReceivedReport
 from telemetry.domain import NoiseRecord, Phase, RoundStatus
@@ -112,43 +113,37 @@ class Names:
         self._secret = secret
         self._lock = threading.Lock()
         self._names: dict[str, str] = {}
+        self._labels = Labels()  # of live nodes only: whoever is gone keeps its name in the log
         self._loopback: dict[str, bool] = {}
-        self._live: set[str] = set()
         self._settled: set[str] = set()
 
     def seen(self, node: Node, name: str | None, loopback: bool | None) -> None:
         """A node connected; ``name`` is what its transport calls it."""
         with self._lock:
-            self._live.add(str(node))
             if loopback is not None:
                 self._loopback[str(node)] = loopback
-            if name is not None:
-                self._claim(str(node), name)
+            self._take(str(node), name)
 
     def gone(self, node: Node) -> None:
         """A node disconnected: its name is free."""
         with self._lock:
-            self._live.discard(str(node))
+            self._labels.release(str(node))
 
     def claim(self, node: Node, name: str) -> None:
         """A client says what it is called."""
-        with self._lock:
-            self._live.add(str(node))  # over a grid of somebody else's nobody says that it is
-            if str(node) not in self._settled:
-                self._claim(str(node), name)
+        with self._lock:  # it is alive: over a grid of somebody else's nobody says that it is
+            self._take(str(node), None if str(node) in self._settled else name)
 
     def settle(self, node: Node) -> None:
         """What a node is called now is certain: what it claims to be called is passed over."""
         with self._lock:
             self._settled.add(str(node))
 
-    def _claim(self, node: str, name: str) -> None:
-        taken = {self._names.get(other) for other in self._live if other != node}
-        number, unique = 1, name
-        while unique in taken:
-            number += 1
-            unique = f"{name}#{number}"
-        self._names[node] = unique
+    def _take(self, node: str, name: str | None) -> None:
+        """``name``, else what it was called before, for a node that is alive."""
+        wanted = self._names.get(node) if name is None else name
+        if wanted is not None:
+            self._names[node] = self._labels.take(node, wanted)
 
     def name(self, node: Node) -> str:
         """What to call a node in this server's own log."""

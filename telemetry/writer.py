@@ -68,13 +68,21 @@ class _Job:
     make: Callable[[], RoundRecord]
     closed: bool
     record: RoundRecord | None = None
+    faults: int = 0
+    """How often the store raised for it what no store should raise."""
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the rounds after it no longer wait for it. It is tried on."""
+        return self.faults >= len(RETRY_S)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Close:
     """Nothing comes after this."""
 
     last: Callable[[], None]
+    faults: int = 0
 
 
 class RoundWriter:
@@ -137,15 +145,15 @@ class RoundWriter:
     def close(self, timeout_s: float, last: Callable[[], None]) -> bool:
         """Write what is left, then do ``last``; True if all was done within ``timeout_s``.
 
-        ``last`` is tried again, like a round, when it raises a `StoreError`. What is not done in time
-        is tried on, until `abandon`.
+        ``last`` is tried again when it raises, like a round. What is not done in time is tried on,
+        until `abandon`.
         """
         self._inbox.put(_Close(last))
         return self.wait_done(timeout_s)
 
     def wait_done(self, timeout_s: float) -> bool:
         """Wait for what `close` began."""
-        return self._done.wait(timeout_s) and not self._lost
+        return self._done.wait(timeout_s) and not self.undelivered_rounds
 
     def abandon(self) -> Sequence[RoundRecord]:
         """Try no more; the records that could not be written, in order."""
@@ -216,23 +224,38 @@ class RoundWriter:
         self._jobs.pop(job.key, None)
 
     def _write_all(self) -> bool:
-        """Write round after round until one fails; it then stays first in line. True if none did."""
-        while self._jobs:
+        """Write round after round until one fails; it then stays first in line. True if none did.
+
+        A `StoreError` concerns every round, whatever else is raised perhaps this one only: after
+        some tries the next ones pass it by, and it stays in memory.
+        """
+        stuck = False
+        for key, job in list(self._jobs.items()):
             if self._abandoned:
                 return False
-            key, job = next(iter(self._jobs.items()))
             try:
-                self._store.record_round(self._made(job))
+                record = self._made(job)
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not stop the next rounds
+                self._drop(job, error)
+                continue
+            try:
+                self._store.record_round(record)
+            except RoundConflict as error:
+                self._failures.note("store", str(error))
             except StoreError as error:
                 self._failures.note("store", str(error))
                 self._tries += 1
                 return False
-            except RoundConflict as error:
-                self._failures.note("store", str(error))
-            except Exception as error:  # noqa: BLE001 - a fault of ours must not stop the next rounds
-                self._drop(job, error)
-            self._tries = 0
+            except Exception as error:  # noqa: BLE001 - the round is whole: it must not be lost
+                self._failures.note("store", f"round {key[0]} is not stored yet", error=error)
+                job.faults += 1
+                if not job.stuck:
+                    self._tries += 1
+                    return False
+                stuck = True
+                continue
             self._jobs.pop(key, None)
+        self._tries = self._tries + 1 if stuck else 0
         return True
 
     def _made(self, job: _Job) -> RoundRecord:
@@ -251,10 +274,13 @@ class RoundWriter:
         except StoreError as error:
             self._failures.note("store", str(error))
             self._tries += 1
-        except Exception as error:  # noqa: BLE001 - trying again would not help
+        except Exception as error:  # noqa: BLE001 - as with a round
             self._failures.note("store", "the run's end is not stored", error=error)
-            self._lost += 1
-            self._done.set()
+            self._tries += 1
+            self._close.faults += 1
+            if self._close.faults >= len(RETRY_S):
+                self._lost += 1
+                self._done.set()
         else:
             self._done.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +23,16 @@ def require_tool(name: str) -> str:
     if found is not None:
         return found
     return missing(f"{name} is not installed; `.ci/debian-tools` fetches it")
+
+
+def has_ipv6_loopback() -> bool:
+    """Whether this machine can listen on ``::1``; asked of the system alone, without our code."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as listener:
+            listener.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def missing(message: str) -> NoReturn:

@@ -12,15 +12,16 @@ TransportError(TelemetryError)
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from telemetry.domain import Phase
 from telemetry.errors import TelemetryError
+from telemetry.writer import Failures
 
 
 class TransportError(TelemetryError):
@@ -98,7 +99,7 @@ class Gate(Protocol):
 
 class GridListener(Protocol):
     """Is told what the transport sees. Calls come from any thread and hold up the training:
-    be quick. What a listener raises is logged and goes no further.
+    be quick. What a listener raises is counted and goes no further.
 
     ``node`` counts connections from 1; times are epoch seconds of the grid's clock; sizes are
     those of the serialized message, None where the transport cannot know them.
@@ -131,6 +132,9 @@ class GridListener(Protocol):
         ``server_round`` is the round it was asked in, 0 where the message did not say.
         """
 
+    def reported(self, node: int, phase: Phase, report: ConfigRecord, server_round: int) -> None:
+        """An answer says that the client failed, and holds a report all the same, in time or late."""
+
 
 class NullListener:
     """Listens to nothing."""
@@ -155,6 +159,26 @@ class NullListener:
 
     def late(self, reply: Message, phase: Phase, server_round: int) -> None:
         """Nothing."""
+
+    def reported(self, node: int, phase: Phase, report: ConfigRecord, server_round: int) -> None:
+        """Nothing."""
+
+
+def teller(failures: Failures | None) -> Callable[..., None]:
+    """Calls a listener's method with its facts.
+
+    What that raises costs neither a client its connection nor a round: it is counted in
+    ``failures``, and logged the first time.
+    """
+    counted = failures or Failures()
+
+    def tell(call: Callable[..., None], *facts: object) -> None:
+        try:
+            call(*facts)
+        except Exception as error:  # noqa: BLE001 - the edge between training and telemetry
+            counted.note("transport", "a listener failed", error=error)
+
+    return tell
 
 
 class RoundGrid(Grid):

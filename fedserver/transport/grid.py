@@ -19,6 +19,7 @@ from fedserver.transport.base import (
     NullListener,
     RoundGrid,
     TooFewClients,
+    teller,
 )
 from fedserver.transport.messages import (
     ASK_PARAMETERS,
@@ -33,6 +34,7 @@ from fedserver.transport.messages import (
 from fedserver.transport.nodes import Node, Nodes, Request, State
 from fedserver.transport.server import BidiServer, Certificates, Peer
 from telemetry.domain import Phase
+from telemetry.writer import Failures
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class BidiGrid(RoundGrid):
     ``address`` is ``host:port`` (port 0: any; see `address` once started), ``certificates`` PEM
     texts of authority, certificate and key (None: no TLS), ``gate`` says who may connect (None:
     everybody), ``max_message_mb`` in MiB for either
-    direction, ``clock`` in epoch seconds. One thread trains (`get_node_ids`, `send_and_receive`);
+    direction, ``clock`` in epoch seconds. ``failures`` counts what the ``listener`` raises. One thread trains (`get_node_ids`, `send_and_receive`);
     `request_stop` may come from any other or from a signal handler.
     """
 
@@ -87,10 +89,12 @@ class BidiGrid(RoundGrid):
         max_message_mb: int = 512,
         keepalive_s: float = 30.0,
         listener: GridListener | None = None,
+        failures: Failures | None = None,
         clock: Callable[[], float] = time.time,
         say_waiting_s: float = SAY_WAITING_S,
     ) -> None:
         self._listener = listener or NullListener()
+        self._tell = teller(failures)
         self._clock = clock
         self._say_waiting_s = say_waiting_s
         self._nodes = Nodes()
@@ -241,6 +245,8 @@ class BidiGrid(RoundGrid):
                 self._tell(self._listener.replied, node, phase, self._clock(), len(data))
             answer = decode(phase, data, names)
             if isinstance(answer, Refusal):
+                if answer.report is not None:
+                    self._tell(self._listener.reported, node, phase, answer.report, number)
                 return _error(message, answer.code, answer.reason)
             return Message(answer, reply_to=message)
 
@@ -271,13 +277,6 @@ class BidiGrid(RoundGrid):
 
     def _left(self, node: Node) -> None:
         self._tell(self._listener.disconnected, node.number)
-
-    def _tell(self, call: Callable[..., None], *facts: object) -> None:
-        """Tell the listener; what it raises must not cost a client its connection."""
-        try:
-            call(*facts)
-        except Exception:
-            logger.exception("a listener failed")
 
 
 def _phase_of(message: Message) -> Phase:

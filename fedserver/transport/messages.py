@@ -8,7 +8,7 @@ people's programs: whatever is in them, reading never raises.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -41,10 +41,12 @@ _MAX_REASON_CHARACTERS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer without anything to use: a Flower error code and a plain reason."""
+    """An answer without an update to use: a Flower error code and a plain reason."""
 
     code: int
     reason: str
+    report: ConfigRecord | None = None
+    """The energy was spent, whatever came of it."""
 
 
 # --- to clients ----------------------------------------------------------------------------------
@@ -113,10 +115,13 @@ def decode(phase: Phase, data: bytes, names: Sequence[str]) -> RecordDict | Refu
     Records are ``arrays`` (train; with the ``names`` that were sent where their number is the
     same), ``metrics`` (with ``num-examples``) and, if there is a report, ``emissions``.
     """
-    answer = _answer(data, _ANSWER_TO[phase])
+    answer = _part(data, _ANSWER_TO[phase])
     if isinstance(answer, Refusal):
         return answer
     report, rest = split_flat(_scalars(answer.metrics))
+    refusal = _not_well(answer.status)
+    if refusal is not None:
+        return replace(refusal, report=report)
     content = RecordDict()
     if phase == "train":
         content["arrays"] = _arrays(answer.parameters, names)
@@ -130,9 +135,10 @@ def decode(phase: Phase, data: bytes, names: Sequence[str]) -> RecordDict | Refu
 
 def decode_parameters(data: bytes) -> ArrayRecord | Refusal:
     """The initial model in an answer to `ASK_PARAMETERS`: readable and finite, layers numbered."""
-    answer = _answer(data, "get_parameters_res")
-    if isinstance(answer, Refusal):
-        return answer
+    answer = _part(data, "get_parameters_res")
+    refusal = answer if isinstance(answer, Refusal) else _not_well(answer.status)
+    if refusal is not None:
+        return refusal
     try:
         layers = [array.numpy() for array in _arrays(answer.parameters, ()).values()]
         finite = all(bool(np.isfinite(layer).all()) for layer in layers)
@@ -151,8 +157,8 @@ def plain(text: str) -> str:
     return " ".join(line.split())[:_MAX_REASON_CHARACTERS]
 
 
-def _answer(data: bytes, expected: str) -> Any:
-    """The part of the answer that was asked for, if the client says that it is well."""
+def _part(data: bytes, expected: str) -> Any:
+    """The part of the answer that was asked for, or why it is not there."""
     try:
         message = ClientMessage.FromString(data)
     except DecodeError:
@@ -160,20 +166,20 @@ def _answer(data: bytes, expected: str) -> Any:
     given = message.WhichOneof("msg")
     if given != expected:
         return Refusal(ErrorCode.UNKNOWN, f"answered {given or 'nothing'} instead of {expected}")
-    answer = getattr(message, expected)
-    status = answer.status
-    if status.code != Code.OK:
-        # Not by `serde`: it takes a code that it does not know for OK.
-        if status.message.startswith(RAISED):  # our helper's clients say what it was
-            return Refusal(
-                ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"the client {plain(status.message)}"
-            )
+    return getattr(message, expected)
+
+
+def _not_well(status: Any) -> Refusal | None:
+    """What a client says is wrong with it. Not by `serde`: it takes an unknown code for OK."""
+    if status.code == Code.OK:
+        return None
+    if status.message.startswith(RAISED):  # our helper's clients say what it was
+        said = f"the client {plain(status.message)}"
+    else:
         name = Code.Name(status.code) if status.code in Code.values() else f"code {status.code}"
-        said = f": {plain(status.message)}" if status.message else ""
-        return Refusal(
-            ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"the client's status is {name}{said}"
-        )
-    return answer
+        words = f": {plain(status.message)}" if status.message else ""
+        said = f"the client's status is {name}{words}"
+    return Refusal(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, said)
 
 
 def _scalars(metrics: Mapping[str, Any]) -> dict[str, Scalar]:

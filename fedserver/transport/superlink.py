@@ -23,9 +23,11 @@ from fedserver.transport.base import (
     NullListener,
     RoundGrid,
     TooFewClients,
+    teller,
 )
 from fedserver.transport.messages import plain, server_round
 from telemetry.domain import Phase
+from telemetry.writer import Failures
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class SuperLinkGrid(RoundGrid):
     """The nodes of a SuperLink for `fedserver.loop`; ``grid`` is the one that a ServerApp is given.
 
     Sizes of messages and addresses of clients stay with the SuperLink. One thread trains.
+    ``failures`` counts what the ``listener`` raises.
     """
 
     def __init__(
@@ -57,11 +60,13 @@ class SuperLinkGrid(RoundGrid):
         grid: Grid,
         *,
         listener: GridListener | None = None,
+        failures: Failures | None = None,
         clock: Callable[[], float] = time.time,
         say_waiting_s: float = SAY_WAITING_S,
     ) -> None:
         self._grid = grid
         self._listener = listener or NullListener()
+        self._tell = teller(failures)
         self._clock = clock
         self._say_waiting_s = say_waiting_s
         self._count = 0
@@ -194,13 +199,6 @@ class SuperLinkGrid(RoundGrid):
     def _asked(self, message: Message) -> _Asked:
         phase = _PHASES.get(message.metadata.message_type)
         return _Asked(message, phase, server_round(message.content))
-
-    def _tell(self, call: Callable[..., None], *facts: object) -> None:
-        """Tell the listener; what it raises must not end a round."""
-        try:
-            call(*facts)
-        except Exception:
-            logger.exception("a listener failed")
 
 
 def _pauses(end: float | None) -> Iterable[float]:

@@ -239,7 +239,7 @@ class RoundRecord(Record):
         size = _sum_known_ints((self.bytes_to_clients, self.bytes_from_clients))
         return communication_kg(size, self.factors)
 
-    @cached_property
+    @property
     def imputation(self) -> Imputation | None:
         """An estimate for the clients that did not report; None where it is off or has no ground."""
         if not (self.tracked and self.factors.impute_missing):
@@ -259,9 +259,12 @@ class RoundRecord(Record):
 
     # --- evidence ----------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def evidence_sha256(self) -> str | None:
-        """Digest of the rows that the figures were made from; None where they are not kept."""
+        """Digest of the rows that the figures were made from; None where they are not kept.
+
+        Computed at each call (a copy of a record must not inherit the original's).
+        """
         if not (self.closed and self.client_rows):
             return None
         return rows_sha256(self.participants, self.reports, self.laps)

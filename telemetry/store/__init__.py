@@ -47,9 +47,18 @@ def _sqlite(location: Location) -> Store:
     return open_sqlite(location.url, create=location.create, busy_timeout_s=location.busy_timeout_s)
 
 
+def _postgres(location: Location) -> Store:
+    from telemetry.store.sql.postgres import open_postgres
+
+    return open_postgres(
+        location.url, create=location.create, busy_timeout_s=location.busy_timeout_s
+    )
+
+
 BACKENDS: Final[Mapping[str, Callable[[Location], Store]]] = MappingProxyType(
     {
         "memory": _memory,
+        "postgresql": _postgres,
         "sqlite": _sqlite,
     }
 )
@@ -57,10 +66,11 @@ BACKENDS: Final[Mapping[str, Callable[[Location], Store]]] = MappingProxyType(
 
 
 def open_store(url: str, *, create: bool = True, busy_timeout_s: float = 5.0) -> Store:
-    """The store at ``url``: ``sqlite:///telemetry.db`` (a path) or ``memory://``.
+    """The store at ``url``: ``sqlite:///telemetry.db`` (a path), ``postgresql://…`` or ``memory://``.
 
     A local SQLite file is created if it is missing (unless ``create`` is False) and brought to this
-    program's schema. ``busy_timeout_s`` is how long to wait for another process's lock.
+    program's schema; an empty PostgreSQL database gets its tables, an older one raises
+    `SchemaOutdated`. ``busy_timeout_s`` is how long to wait for another process's lock.
 
     Raises:
         StoreError: it cannot be opened; `SchemaUnknown` if it is no database of ours, or a newer

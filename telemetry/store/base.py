@@ -129,9 +129,10 @@ class Store(Protocol):
         """A run's rounds by (round, attempt), streamed."""
         ...
 
-    def round(self, run_id: str, round_number: int, attempt: int = 1) -> RoundRecord:
+    def round(self, run_id: str, round_number: int, attempt: int | None = None) -> RoundRecord:
         """One round, whole: equal to what was recorded. `RunNotFound` if it is not stored.
 
+        Without ``attempt`` the last one: of a run that was resumed, what came after the interruption.
         `RowsNotKept` where it was recorded without ``client_rows``.
         """
         ...

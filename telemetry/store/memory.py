@@ -210,16 +210,17 @@ class InMemoryStore:
                 found = sorted([*found, *run.summaries(closed=False)], key=_round_key)
         return iter(found)
 
-    def round(self, run_id: str, round_number: int, attempt: int = 1) -> RoundRecord:
+    def round(self, run_id: str, round_number: int, attempt: int | None = None) -> RoundRecord:
         """See `Store.round`."""
         with self._lock:
             run = self._find(run_id)
-            record = run.records.get((round_number, attempt))
-            if record is None and (round_number, attempt) in run.rounds:
-                raise RowsNotKept(run_id)
+            attempts = [of for number, of in run.rounds if number == round_number]
+            wanted = max(attempts, default=None) if attempt is None else attempt
+            if wanted not in attempts:
+                raise rules.no_such_round(self.url, run_id, round_number, attempt)
+            record = run.records.get((round_number, wanted))
         if record is None:
-            wanted = f"{run_id} with a round {round_number} (attempt {attempt})"
-            raise RunNotFound(wanted, (run_id,), self.url)
+            raise RowsNotKept(run_id)
         return record
 
     def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from telemetry.digest import run_sha256
 from telemetry.domain import Owner, RoundRecord, RoundSummary, RunStatus, StoredRun
+from telemetry.errors import RunNotFound
 from telemetry.store.base import LEASE_EXPIRES_S
 
 GONE: Final = "the server went away without ending the run"
@@ -57,6 +58,12 @@ def impossible(record: RoundRecord) -> str | None:
     if len(reports) < len(record.reports):
         return "holds two reports of one client, phase and round"
     return None
+
+
+def no_such_round(url: str, run_id: str, number: int, attempt: int | None) -> RunNotFound:
+    """The error of a store that has the run, but not this round of it."""
+    which = f"round {number}" if attempt is None else f"round {number} (attempt {attempt})"
+    return RunNotFound(f"{run_id} with a {which}", (run_id,), url)
 
 
 def closed_by_interruption(record: RoundRecord) -> RoundRecord:

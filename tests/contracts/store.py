@@ -359,7 +359,7 @@ class StoreContract:
         first, second = make_round(1, status="failed"), make_round(1, attempt=2)
         started.record_round(first)
         started.record_round(second)
-        assert started.round(RUN_ID, 1) == first
+        assert started.round(RUN_ID, 1, attempt=1) == first
         assert started.round(RUN_ID, 1, attempt=2) == second
         assert started.run(RUN_ID).totals == totals_of(first, second)
 
@@ -397,8 +397,21 @@ class StoreContract:
         everything = [(s.round, s.attempt) for s in started.rounds(RUN_ID, closed_only=False)]
         assert everything == [(0, 1), (2, 1), (2, 2), (3, 1), (10, 1)]
 
+    def test_a_round_is_its_last_attempt_unless_one_is_named(self, started: Store):
+        """Whatever the order in which they came, and an open one too."""
+        second = make_round(1, attempt=2)
+        started.record_round(second)
+        started.record_round(make_round(1, status="interrupted"))
+        started.record_round(make_round(2, attempt=5))
+        assert started.round(RUN_ID, 1) == second
+        third = make_round(1, attempt=3, closed=False)
+        started.record_round(third)
+        assert started.round(RUN_ID, 1) == third
+
     def test_a_round_that_is_not_stored_is_not_found(self, started: Store):
         """The message says which round of which run."""
+        with pytest.raises(RunNotFound, match=r"round 7'"):
+            started.round(RUN_ID, 7)
         with pytest.raises(RunNotFound, match=r"round 7 \(attempt 2\)"):
             started.round(RUN_ID, 7, attempt=2)
 

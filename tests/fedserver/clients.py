@@ -51,7 +51,8 @@ Behaviour = Literal[
     "freeze",  # stops its own process (SIGSTOP): the socket stays open, nothing answers
     "hold",  # for `hang_s`, and no other thread of Python's runs meanwhile; then good
     "raise",  # the process ends with a traceback
-    "status",  # answers that it failed
+    "status",  # answers that it failed; Flower's client then sends nothing else
+    "unwell",  # answers that it failed with a code that lets the rest through
     "nan",
     "shape",
     "broadcast",  # a shape that NumPy would add up without a word
@@ -97,6 +98,10 @@ class Script:
 
 
 _OK = Status(Code.OK, "")
+_FAILED = {
+    "status": Status(Code.FIT_NOT_IMPLEMENTED, "told to\nfail"),
+    "unwell": Status(Code.GET_PARAMETERS_NOT_IMPLEMENTED, "told to be unwell"),
+}
 
 
 class _Training(Client):
@@ -126,7 +131,7 @@ class _Training(Client):
             raise RuntimeError("told to raise")
         echo = {f"{key}-echo": ins.config[key] for key in script.echo if key in ins.config}
         return FitRes(
-            status=Status(Code.FIT_NOT_IMPLEMENTED, "told to\nfail") if does == "status" else _OK,
+            status=_FAILED.get(does, _OK),
             parameters=_answer(does, ins.parameters, script.add),
             num_examples=script.examples,
             metrics={**script.metrics, **echo},

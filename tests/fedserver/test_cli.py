@@ -97,6 +97,18 @@ def test_a_misspelt_variable_is_one_message(tmp_path: Path) -> None:
     refused(done, "FEDSERVER_TRACK_EMISIONS", "FEDSERVER_TRACK_EMISSIONS")
 
 
+def test_variables_of_a_kubernetes_service_are_said_and_do_not_stop_the_start(
+    tmp_path: Path,
+) -> None:
+    """What stops it is another variable; the line is there although it stands before that."""
+    links = {"FEDSERVER_SERVICE_HOST": "10.96.0.12", "FEDSERVER_PORT": "tcp://10.96.0.12:5000"}
+    done = fedserver("run", cwd=tmp_path, FEDSERVER_ROUNDS="0", **links)
+    assert done.returncode == 2
+    said, error = done.stderr.splitlines()
+    assert said.endswith("a Kubernetes service: FEDSERVER_PORT, FEDSERVER_SERVICE_HOST")
+    assert error.startswith("error: rounds: 0 must be")
+
+
 def test_a_port_in_use_is_one_message(tmp_path: Path) -> None:
     """Both ports are checked before anything is recorded."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

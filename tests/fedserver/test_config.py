@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -436,6 +437,66 @@ def test_an_unknown_variable_is_refused(load: Load, variable: str, message: str)
     said = refusal(load, None, {variable: SECRET})
     assert said == f"unknown environment variable {variable}; {message}"
     assert load(None, {"OTHER_ROUNDS": "x"}).config.rounds == 5
+
+
+SERVICE_LINKS = {
+    "FEDSERVER_SERVICE_HOST": "10.96.0.12",
+    "FEDSERVER_SERVICE_PORT": "5000",
+    "FEDSERVER_SERVICE_PORT_FL_GRPC": "5000",
+    "FEDSERVER_PORT": "tcp://10.96.0.12:5000",
+    "FEDSERVER_PORT_5000_TCP": "tcp://10.96.0.12:5000",
+    "FEDSERVER_PORT_5000_TCP_PROTO": "tcp",
+    "FEDSERVER_PORT_5000_TCP_PORT": "5000",
+    "FEDSERVER_PORT_5000_TCP_ADDR": "10.96.0.12",
+    "FEDSERVER_METRICS_SERVICE_HOST": "fd00::12",
+    "FEDSERVER_METRICS_SERVICE_PORT": "9464",
+    "FEDSERVER_METRICS_PORT": "udp://[fd00::12]:9464",
+    "FEDSERVER_METRICS_PORT_9464_UDP": "udp://[fd00::12]:9464",
+    "FEDSERVER_METRICS_PORT_9464_UDP_PROTO": "udp",
+    "FEDSERVER_METRICS_PORT_9464_UDP_PORT": "9464",
+    "FEDSERVER_METRICS_PORT_9464_UDP_ADDR": "fd00::12",
+}
+"""What Kubernetes sets for the services ``fedserver`` and ``fedserver-metrics``."""
+
+
+def test_variables_of_a_kubernetes_service_are_passed_over(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of them, said in one line; ours beside them hold."""
+    with caplog.at_level(logging.INFO):
+        loaded = load(None, SERVICE_LINKS | {"FEDSERVER_ROUNDS": "7"})
+    assert loaded.config == load(None, {"FEDSERVER_ROUNDS": "7"}).config
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert set(line.partition(": ")[2].split(", ")) == set(SERVICE_LINKS)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FEDSERVER_PORT", "5000"),
+        ("FEDSERVER_PORT", "http://10.96.0.12:5000"),
+        ("FEDSERVER_PORT", "tcp://somewhere:5000"),
+        ("FEDSERVER_PORT_5000_TCP", "tcp://10.96.0.12:5001"),
+        ("FEDSERVER_PORT_5000_TCP", "udp://10.96.0.12:5000"),
+        ("FEDSERVER_PORT_5000_TCP_PROTO", "udp"),
+        ("FEDSERVER_PORT_5000_TCP_PORT", "5001"),
+        ("FEDSERVER_PORT_5000_TCP_ADDR", "somewhere"),
+        ("FEDSERVER_PORT_5000_TCP_HOST", "10.96.0.12"),
+        ("FEDSERVER_PORT_FL_TCP", "tcp://10.96.0.12:5000"),
+        ("FEDSERVER_SERVICE_HOST", "0.0.0.0:5000"),
+        ("FEDSERVER_SERVICE_PORT", "70000"),
+        ("FEDSERVER_SERVICE_PORTS", "5000"),
+        ("FEDSERVER_SERVICE_URL", "10.96.0.12"),
+        ("FEDSERVER_SERVER__PORT", "tcp://10.96.0.12:5000"),
+        ("fedserver_service_host", "10.96.0.12"),
+    ],
+)
+def test_a_variable_that_only_resembles_those_of_a_service_is_refused(
+    load: Load, variable: str, value: str
+) -> None:
+    """Name and value must be as Kubernetes writes them."""
+    said = refusal(load, None, SERVICE_LINKS | {variable: value})
+    assert said.startswith(f"unknown environment variable {variable};")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from fedserver.app import config_of, train
 from fedserver.transport import NoInitialModel, NullListener, SuperLinkGrid, TooFewClients
 from telemetry.store import open_store
+from telemetry.writer import Failures
 from tests.fedserver.fakes import ask, model
 from tests.fedserver_hooks.fakes import LocalGrid, Reply, fails, trains
 
@@ -123,6 +125,25 @@ def test_waiting_for_clients_has_an_end_and_is_said() -> None:
     with pytest.raises(TooFewClients, match="1 of 2"):
         grid.get_node_ids()
     assert told.waited[0] == (1, 2)
+
+
+def test_a_listener_that_raises_costs_no_round(caplog: pytest.LogCaptureFixture) -> None:
+    """Each failure is counted, the first one logged with its traceback."""
+
+    class Broken(NullListener):
+        def replied(self, *_: object) -> None:
+            raise RuntimeError("replied is broken")
+
+    failures = Failures()
+    grid = SuperLinkGrid(
+        Link({node: trains() for node in (1, 2)}), listener=Broken(), failures=failures
+    )
+    with caplog.at_level(logging.WARNING):
+        replies = grid.send_and_receive(ask((1, 2), model()), timeout=5)
+    assert [reply.has_content() for reply in replies] == [True, True]
+    assert failures.counts == {"transport": 2}
+    (warning,) = caplog.records
+    assert warning.exc_info is not None
 
 
 def with_model(answer: Reply) -> Reply:

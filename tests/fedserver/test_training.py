@@ -41,7 +41,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Training:
         reporting(1e308),  # 8
         Script(evaluate_metrics={"accuracy": 0.5, "emissions": 2e-6}),  # 9 evaluate only
         reporting(3e-6, fit="die", fit_rounds=(1,)),  # 10
-        reporting(4e-6, fit="status"),  # 11
+        reporting(4e-6, fit="unwell"),  # 11
         reporting(5e-6, fit="nan"),  # 12
         reporting(6e-6, fit="broadcast"),  # 13
         Script(evaluates=False, metrics={"emissions": 7e-6}),  # 14
@@ -109,9 +109,9 @@ def test_the_mixed_fleets_figures_are_sums_of_what_was_accepted(mixed: Training)
     record = mixed.round(2)
     assert record.evaluate_reported == 1
     assert record.clients_emissions_kg == pytest.approx(
-        1e-6 + 2e-6 + 4e-6 * 0 + 5e-6 + 6e-6 + 7e-6, rel=1e-9
+        1e-6 + 2e-6 + 4e-6 + 5e-6 + 6e-6 + 7e-6, rel=1e-9
     )
-    assert record.reports_without_host == 5
+    assert record.reports_without_host == 6
     assert record.coverage == pytest.approx(2 / 13)
 
 

@@ -34,6 +34,7 @@ from fedserver.transport import (
 )
 from fedserver.transport.messages import Refusal, decode, encode
 from fedserver.transport.server import Peer
+from telemetry.writer import Failures
 from tests.fedserver.clients import ClientProcess, ClientThread, Script, wait_until
 
 prepare_flower_process()
@@ -79,6 +80,11 @@ class Recording(NullListener):
     def late(self, reply: Message, phase: str, server_round: int) -> None:
         """Kept."""
         self.late_replies.put((reply, phase, server_round))
+
+    def reported(self, node: int, phase: str, report: ConfigRecord, server_round: int) -> None:
+        """Kept."""
+        self.calls.append(("reported", node, phase, dict(report), server_round))
+        self.answered.set()
 
     def of(self, kind: str) -> list[tuple[Any, ...]]:
         """The calls of one kind, without their name."""
@@ -279,7 +285,7 @@ def test_a_large_model_passes(grid: BidiGrid, listener: Recording, clients: Exit
 def test_a_listener_that_raises_costs_nobody_anything(
     clients: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Training goes on, clients stay connected, and the log says what happened."""
+    """Training goes on, clients stay connected; each failure is counted, the first one logged."""
 
     class Broken(NullListener):
         def __getattribute__(self, name: str) -> Any:
@@ -288,16 +294,19 @@ def test_a_listener_that_raises_costs_nobody_anything(
 
             return fail
 
-    grid = BidiGrid("127.0.0.1:0", listener=Broken())
+    failures = Failures()
+    grid = BidiGrid("127.0.0.1:0", listener=Broken(), failures=failures)
     grid.start()
     thread(clients, grid)
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.WARNING):
         (reply,) = grid.send_and_receive(messages(grid), timeout=10)
     grid.disconnect_all(1.0)
     grid.stop(0.2)
 
     assert reply.has_content()
-    assert "a listener failed" in caplog.text
+    assert failures.counts == {"transport": 4}, "connected, sent, replied, disconnected"
+    (warning,) = [r for r in caplog.records if "a listener failed" in r.getMessage()]
+    assert warning.exc_info is not None
 
 
 # --- clients that fail ---------------------------------------------------------------------------
@@ -366,6 +375,31 @@ def test_a_client_that_says_it_failed_is_an_error_with_its_words(
     (reply,) = grid.send_and_receive(messages(grid), timeout=10)
 
     assert reason(reply) == "the client's status is FIT_NOT_IMPLEMENTED: told to fail"
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_the_report_of_a_client_that_says_it_failed_is_told(
+    grid: BidiGrid, listener: Recording, clients: ExitStack, in_time: bool
+) -> None:
+    """Its energy was spent; whatever else it answered is passed over."""
+    raw = RawClient(grid.address)
+    clients.callback(raw.close)
+    grid.require(1, 10)
+    asked = messages(grid, number=3)
+    metrics = {"emissions": Scalar(double=1e-6), "accuracy": Scalar(double=0.5)}
+    status = Status(code=Code.FIT_NOT_IMPLEMENTED)
+    answer = ClientMessage(fit_res=ClientMessage.FitRes(status=status, metrics=metrics))
+    if in_time:
+        raw.answer(answer)
+    (reply,) = grid.send_and_receive(asked, timeout=10 if in_time else 0.1)
+    if not in_time:
+        raw.answer(answer)
+        grid.require(1, 10)
+        assert grid.get_node_ids() == [1]
+
+    assert reply.has_error()
+    assert listener.of("reported") == [(1, "train", {"emissions_kg": 1e-6}, 3)]
+    assert listener.late_replies.empty()
 
 
 def test_a_client_without_evaluate_is_an_error_reply_and_stays(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from telemetry.store import open_store
+from tests.postgres import PostgresServer, postgres_server
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +26,26 @@ def sqlite_url(empty_database: Path, tmp_path: Path) -> str:
     path = tmp_path / "telemetry.db"
     shutil.copy(empty_database, path)
     return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole session."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def empty_postgres(postgres: PostgresServer) -> str:
+    """A database of ours without any run, to be copied."""
+    name = postgres.create_database()
+    open_store(postgres.url(name)).close()
+    return name
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, empty_postgres: str) -> Iterator[str]:
+    """URL of an empty database of one's own, without running the migrations once more."""
+    name = postgres.create_database(template=empty_postgres)
+    yield postgres.url(name)
+    postgres.drop_database(name)

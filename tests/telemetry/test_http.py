@@ -23,6 +23,7 @@ from telemetry.service.server import EmbeddedHttp
 from telemetry.store.memory import InMemoryStore
 from telemetry.testing import make_round
 from tests.telemetry.views import a_run, registry_of
+from tests.tools import has_ipv6_loopback
 
 TOKEN = "flt_made-up-token"
 
@@ -363,11 +364,15 @@ def test_the_program_keeps_its_signals_and_its_log(
 
 
 def test_ipv6() -> None:
-    """An IPv6 address is served and written as a URL needs it."""
-    try:
-        server = EmbeddedHttp(create_app(CollectorRegistry(), bind_host="::1"), "::1")
-    except HttpAddressError:
-        pytest.skip("this machine has no IPv6 loopback address")
-    with server:
+    """An IPv6 address is served and written as a URL needs it; where there is none, that is said.
+
+    Never skipped: containers without IPv6 are ordinary, and the system's word decides, not ours.
+    """
+    app = create_app(CollectorRegistry(), bind_host="::1")
+    if not has_ipv6_loopback():
+        with pytest.raises(HttpAddressError, match="cannot serve HTTP on ::1"):
+            EmbeddedHttp(app, "::1")
+        return
+    with EmbeddedHttp(app, "::1") as server:
         assert server.url.startswith("http://[::1]:")
         assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200

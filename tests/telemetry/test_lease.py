@@ -12,9 +12,16 @@ import pytest
 
 from telemetry.domain import Owner
 from telemetry.lease import is_alive, this_process
+from tests.tools import missing
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 _SAY_WHO = "from telemetry.lease import this_process; print(this_process(), flush=True); input()"
+
+
+@pytest.fixture
+def proc():
+    """The kernel's word on when a process started, which macOS does not have."""
+    if not Path("/proc/self/stat").exists():
+        missing("this machine has no /proc")
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def test_another_process_of_this_machine_is_seen(child):
     assert not is_alive(owner)
 
 
-@needs_proc
+@pytest.mark.usefixtures("proc")
 def test_a_killed_child_is_gone_before_anybody_asks_for_it(child):
     """A zombie writes no more."""
     process, owner = child
@@ -57,7 +64,7 @@ def test_a_killed_child_is_gone_before_anybody_asks_for_it(child):
     assert not is_alive(owner)
 
 
-@needs_proc
+@pytest.mark.usefixtures("proc")
 def test_a_reused_pid_is_not_the_owner(child):
     """A live process that started at another time is another one."""
     _, owner = child

@@ -23,7 +23,11 @@ from telemetry.testing import START, make_round, make_run
 from tests import strategies
 from tests.contracts.store import StoreContract
 
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", "postgresql")
+
+
+URLS = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}
+"""Kind of store → the fixture that gives the URL of an empty one."""
 
 
 def connections_out(store: Store) -> int:
@@ -36,9 +40,11 @@ def connections_out(store: Store) -> int:
 
 
 @pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     """An empty store of each kind; on exit no connection may be checked out."""
-    store = open_store({"memory": "memory://", "sqlite": sqlite_url}[request.param])
+    kind = request.param
+    url = "memory://" if kind == "memory" else request.getfixturevalue(URLS[kind])
+    store = open_store(url)
     yield store
     assert connections_out(store) == 0
     store.close()
@@ -80,6 +86,9 @@ STEPS = st.one_of(
 )
 
 
+LOOKS = st.tuples(MINUTES, st.none() | OWNERS, NUMBERS)
+
+
 def done(store: Store, step: tuple[Any, ...]) -> Any:
     """What a method returns, or which error it raises."""
     name, *arguments = step
@@ -103,7 +112,7 @@ def everything(store: Store, now: datetime, owner: Owner | None, limit: int) -> 
 @given(
     owners=st.tuples(OWNERS, OWNERS),
     steps=st.lists(STEPS, max_size=12),
-    look=st.tuples(MINUTES, st.none() | OWNERS, NUMBERS),
+    look=LOOKS,
 )
 def test_backends_cannot_be_told_apart(empty_database: Path, owners, steps, look):
     """Whatever is done to them, all backends answer and hold the same."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 from sqlalchemy import Connection, Dialect, Table, insert
 
 from telemetry.store.sql.mapping import Row, TimeForm, as_it_is
 from telemetry.store.sql.types import utc_text
+
+COPY_FROM_ROWS: Final = 100
+"""Fewer rows reach PostgreSQL sooner by an ordinary insert."""
 
 
 def time_form(dialect: Dialect) -> TimeForm:
@@ -25,7 +29,11 @@ def insert_rows(
     """
     if not rows:
         return
-    if connection.dialect.positional:
+    if connection.dialect.name == "postgresql" and len(rows) >= COPY_FROM_ROWS:
+        from telemetry.store.sql.copying import copy_rows
+
+        copy_rows(connection, table, columns, rows)
+    elif connection.dialect.positional:
         connection.exec_driver_sql(_statement(table, columns, connection.dialect), rows)
     else:
         values = [dict(zip(columns, row, strict=True)) for row in rows]

@@ -14,6 +14,7 @@ from telemetry.errors import SchemaUnknown, StoreError
 _NO_DATABASE: Final = "not a database"
 _MEANINGS: Final = (
     ("locked", "another process keeps the database locked"),
+    ("lock timeout", "another process keeps the run locked"),
     ("readonly database", "the file is read-only"),
     ("disk is full", "the disk is full"),
     ("unable to open database file", "the file cannot be opened, or its directory not written"),
@@ -25,7 +26,7 @@ _MEANINGS: Final = (
     ("permission denied", "the directory cannot be written"),
     ("read-only file system", "the directory cannot be written"),
 )
-"""Part of a message of SQLite (https://sqlite.org/rescode.html) → what to tell a person."""
+"""Part of a message of SQLite (https://sqlite.org/rescode.html) or PostgreSQL → what to tell a person."""
 
 _OF_THE_BACKEND: Final = (
     SQLAlchemyError,

@@ -103,6 +103,13 @@ def round_row(key: RoundKey) -> Query:
     return select(*_ROUND).where(of_round(rounds, key))
 
 
+def last_attempt(run_id: str, round_number: int) -> Query:
+    """The number of a round's last attempt; NULL if it is not stored."""
+    return select(func.max(rounds.c.attempt)).where(
+        rounds.c.run_id == run_id, rounds.c.round == round_number
+    )
+
+
 def records_of(kind: RecordTable[Any], key: RoundKey) -> Query:
     """One round's records of a kind, in the order in which they were recorded."""
     columns = [kind.table.c[name] for name in kind.columns]

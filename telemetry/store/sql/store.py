@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from telemetry.domain import (
     ExposedRun,
@@ -50,10 +51,13 @@ class SqlStore:
     """Runs in the tables of `telemetry.store.sql.tables`.
 
     The engine is the store's own: `close` disposes of it. The schema must be there already.
+    ``reader`` is the same engine with the options under which it reads.
     """
 
-    def __init__(self, engine: Engine, *, url: str, secret: bytes) -> None:
-        self._reader = engine
+    def __init__(
+        self, engine: Engine, *, url: str, secret: bytes, reader: Engine | None = None
+    ) -> None:
+        self._reader = engine if reader is None else reader
         self._writer = engine.execution_options(**{WRITES: True})
         self._time = time_form(engine.dialect)
         self._url = url
@@ -85,6 +89,14 @@ class SqlStore:
 
     def start_run(self, info: RunInfo, owner: Owner, now: datetime) -> None:
         """See `Store.start_run`."""
+        try:
+            self._start_run(info, owner, now)
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+            self._start_run(info, owner, now)  # another process stored it in between: now we see it
+
+    def _start_run(self, info: RunInfo, owner: Owner, now: datetime) -> None:
         with self._writing() as connection:
             known = connection.execute(queries.one_run(info.run_id)).mappings().first()
             if known is None:
@@ -230,16 +242,19 @@ class SqlStore:
         rows = self._stream(queries.rounds_of(run_id, closed_only=closed_only))
         return (mapping.summary_from_row(row) for row in rows)
 
-    def round(self, run_id: str, round_number: int, attempt: int = 1) -> RoundRecord:
+    def round(self, run_id: str, round_number: int, attempt: int | None = None) -> RoundRecord:
         """See `Store.round`."""
         with self._reading() as connection:
-            record = _load_round(connection, (run_id, round_number, attempt))
+            wanted = attempt
+            if wanted is None:
+                wanted = connection.scalar(queries.last_attempt(run_id, round_number))
+            key = None if wanted is None else (run_id, round_number, wanted)
+            record = None if key is None else _load_round(connection, key)
             if record is None:
                 self._require_run(connection, run_id)
-                if connection.execute(queries.revision((run_id, round_number, attempt))).first():
+                if key is not None and connection.execute(queries.revision(key)).first():
                     raise RowsNotKept(run_id)
-                wanted = f"{run_id} with a round {round_number} (attempt {attempt})"
-                raise RunNotFound(wanted, (run_id,), self._url)
+                raise rules.no_such_round(self._url, run_id, round_number, attempt)
         return record
 
     def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:
@@ -258,7 +273,8 @@ class SqlStore:
         """Rows in chunks from a cursor on the server; the connection goes back with the last."""
         with self._reading() as connection:
             streaming = connection.execution_options(yield_per=queries.CHUNK_ROWS)
-            yield from map(tuple, streaming.execute(query))
+            with streaming.execute(query) as result:  # closed, too, where nobody reads on
+                yield from map(tuple, result)
 
     # --- views ---------------------------------------------------------------------------------
 
