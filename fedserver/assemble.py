@@ -21,9 +21,9 @@ from fedserver.privacy import PUBLISHED
 from fedserver.privacy.strategy import PrivateStrategy
 from fedserver.transport import BidiGrid, Certificates, Gate
 from fedserver_hooks.clock import Clock, SystemClock
-from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
+from fedserver_hooks.meter import Meter, NullMeter
 from fedserver_hooks.recorder import RoundRecorder
-from fedserver_hooks.setup import factors_for, new_recorder, resumed_recorder
+from fedserver_hooks.setup import factors_for, new_recorder, resumed_recorder, server_meter
 from fedserver_hooks.strategy import EmissionsStrategy
 from telemetry.accounting import Rules
 from telemetry.domain import Phase, RoundRecord
@@ -197,7 +197,7 @@ def _recorder(
     emissions = config.emissions
     if meter is None:
         meter = (
-            CodeCarbonMeter(country=emissions.country, region=emissions.region)
+            server_meter(emissions.country, emissions.region, emissions.server_scope)
             if config.track_emissions
             else NullMeter()
         )

@@ -13,6 +13,7 @@ from fedserver.sources import Layer
 from fedserver.tokens import TokenStore, TokenStoreError
 from fedserver.tokens_file import TokenFile
 from fedserver.value_checks import shown
+from fedserver_hooks.allocation import ScopeUnavailable, choose
 from fedserver_hooks.intensity import (
     IntensityTablesMissing,
     UnknownCountry,
@@ -50,6 +51,14 @@ def _country(config: ServerConfig) -> Findings:
                     "(ISO 3166-1 alpha-3, upper case), such as ESP"
                 ),
             )
+
+
+def _scope(config: ServerConfig) -> Findings:
+    if config.track_emissions:  # else nothing is metered, whatever it says
+        try:
+            choose(config.emissions.server_scope)
+        except ScopeUnavailable as error:
+            yield "emissions.server_scope", str(error)
 
 
 def _open_address(config: ServerConfig) -> Findings:
@@ -167,6 +176,7 @@ def _privacy(config: ServerConfig) -> Findings:
 
 _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
     _country,
+    _scope,
     _open_address,
     _tokens,
     _tls,

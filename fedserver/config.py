@@ -25,6 +25,8 @@ from fedserver.options import (
     split_address,
 )
 from fedserver.sources import Layer
+from fedserver_hooks.allocation import choose
+from fedserver_hooks.allocation.scope import in_words
 
 __all__ = [
     "ClientsConfig",
@@ -154,10 +156,17 @@ def _sources(config: ServerConfig, given: Layer) -> dict[str, str]:
     }
 
 
+def _scope_here(config: ServerConfig) -> str:
+    asked = config.emissions.server_scope
+    return in_words(asked, choose(asked))
+
+
 def describe(loaded: LoadedConfig) -> Iterator[str]:
-    """One line an option: path, value, source."""
+    """One line an option: path, value, source; and what this machine makes of ``server_scope``."""
     rows = list(loaded.rows())
     wide = max(len(path) for path, _, _ in rows)
     wide_value = min(40, max(len(value) for _, value, _ in rows))
     for path, value, source in rows:
         yield f"{path:<{wide}}  {value:<{wide_value}}  {source}"
+    if loaded.config.track_emissions:
+        yield f"here, the server's figure is of: {_scope_here(loaded.config)}"

@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from fedserver import privacy, strategies
 from fedserver.errors import ConfigError, Problem
 from fedserver.strategies import FedAvgConfig
+from fedserver_hooks.allocation import ServerScope
 from telemetry.store import BACKENDS
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class EmissionsConfig(Section):
     region: Text | None = None
     carbon_intensity_g_per_kwh: Annotated[float, Field(ge=0, le=2000)] | None = None
     pue: Annotated[float, Field(ge=1)] = 1.0
-    server_scope: Literal["auto", "machine", "allocation", "process"] = "auto"
+    server_scope: ServerScope = "auto"
     loopback_clients: Literal["same_host", "separate"] = "same_host"
     network_kwh_per_gb: Annotated[float, Field(ge=0)] | None = None
     impute_missing: bool = False
@@ -287,7 +288,6 @@ SECRETS = frozenset({"telemetry.service_token"})
 """Options whose value is never shown."""
 
 NOT_YET: dict[str, tuple[object, ...]] = {
-    "emissions.server_scope": ("auto", "machine"),
     "emissions.network_kwh_per_gb": (None,),
     "emissions.impute_missing": (False,),
     "emissions.budget_kg": (None,),

@@ -16,6 +16,7 @@ from telemetry.domain import (
     Sensor,
     StoredRun,
 )
+from telemetry.sharing import machine_share
 
 _SENSOR_WORDS: dict[Sensor, str] = {
     "rapl": "CPU and memory measured by RAPL",
@@ -87,6 +88,7 @@ def closing_line(run: StoredRun, rounds: Sequence[RoundSummary], country: str | 
     said = [
         *_host_words(rounds),
         _coverage_words(rounds),
+        *_scope_words(run.info.factors, rounds),
         sensor_words(run.info.factors),
         intensity_words(run.info.factors, country),
     ]
@@ -119,6 +121,17 @@ def intensity_words(factors: Factors, country: str | None) -> str:
 
 def _with_unit(emissions_kg: float | None, places: int) -> str:
     return "unknown" if emissions_kg is None else f"{grams(emissions_kg, places)} g"
+
+
+def _scope_words(factors: Factors, rounds: Sequence[RoundSummary]) -> list[str]:
+    """What the server's figure is of, where that is not the whole machine."""
+    if factors.server_scope not in ("allocation", "process"):
+        return []
+    share = machine_share(rounds)
+    if share is None:
+        return [f"{factors.server_scope}, not the whole machine"]
+    percent = f"{share * 100:.2g}" if share < 0.995 else "100"
+    return [f"{factors.server_scope}: {percent} % of the machine"]
 
 
 def _host_words(rounds: Sequence[RoundSummary]) -> list[str]:

@@ -127,6 +127,7 @@ class Session:
         self._sink = sink
         self._observed = observed_components(tracker)
         self.sensor = sensor_of(_hardware(tracker))
+        self.cpu_model = cpu_model_of(_hardware(tracker))
         self.tracker = _edition()
 
     @classmethod
@@ -238,6 +239,19 @@ def sensor_of(hardware: Iterable[object]) -> Sensor:
     if not kinds:
         return "unknown"
     return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def cpu_model_of(hardware: Iterable[object]) -> Callable[[float], float] | None:
+    """How the CPU's power is modelled, W by load (0 to 1); None where a sensor is read."""
+    for part in hardware:
+        full_w = getattr(part, "_tdp", None)
+        if type(part).__name__ == "CPU" and isinstance(full_w, int | float):
+            match getattr(part, "_mode", None):
+                case "cpu_load":
+                    return lambda load: full_w * (0.1 + 0.9 * load**3)
+                case "constant":
+                    return lambda _: full_w * 0.5
+    return None
 
 
 def observed_components(tracker: object) -> frozenset[str]:

@@ -39,6 +39,7 @@ from fedserver_hooks.wire import RUN_ID_KEY, split_flat
 from telemetry.domain import Phase
 
 if TYPE_CHECKING:
+    from fedserver_hooks.allocation import ServerScope
     from telemetry.store import Store
 
 Ins = TypeVar("Ins", FitIns, EvaluateIns)
@@ -56,15 +57,18 @@ def with_emissions(
     run_name: str | None = None,
     rounds: int | None = None,
     *,
+    server_scope: ServerScope = "auto",
     recorder: RoundRecorder | None = None,
 ) -> LegacyEmissionsStrategy:
     """``strategy`` with its carbon footprint on record; wrap last, outside of privacy wrappers.
 
     ``store`` is a database URL or an open store, ``country`` an ISO 3166 alpha-3 code (without it
     the world average intensity is used, and said). With ``rounds``, the ``num_rounds`` of the
-    ``ServerConfig``, the run ends with the last of them; without, with the program. ``recorder``
-    replaces all of these. Raises `TelemetryError` for an unknown country or a store that cannot be
-    used.
+    ``ServerConfig``, the run ends with the last of them; without, with the program.
+    ``server_scope`` is what the server's figure is of: ``machine``, ``allocation`` (this container's
+    share), ``process``, or ``auto``, which is allocation where a limit of CPU or memory is smaller
+    than the machine. ``recorder`` replaces all of these. Raises `TelemetryError` for an unknown
+    country, a scope that this machine does not have, or a store that cannot be used.
     """
     if recorder is None:
         from fedserver_hooks.setup import new_recorder
@@ -75,6 +79,7 @@ def with_emissions(
             strategy=name,
             run_name=run_name or name,
             country=country,
+            server_scope=server_scope,
             rounds_planned=rounds,
         )
     return LegacyEmissionsStrategy(strategy, recorder, rounds)

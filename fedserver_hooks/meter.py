@@ -82,6 +82,7 @@ class CodeCarbonMeter:
         self._last_at = -math.inf
         self._sensor: Sensor = "unknown"
         self._tracker: str | None = None
+        self._cpu_model: Callable[[float], float] | None = None
 
     @property
     def sensor(self) -> Sensor:
@@ -92,6 +93,11 @@ class CodeCarbonMeter:
     def tracker(self) -> str | None:
         """``codecarbon`` and its version; None before it started."""
         return self._tracker
+
+    @property
+    def cpu_model(self) -> Callable[[float], float] | None:
+        """CPU power in W by load (0 to 1), as codecarbon models it; None where a sensor is read."""
+        return self._cpu_model
 
     def start(self) -> None:
         """Import codecarbon and start a tracker in the background (1.6 to 2.9 s when cold)."""
@@ -149,6 +155,7 @@ class CodeCarbonMeter:
             with self._lock:
                 self._session = session
                 self._sensor, self._tracker = session.sensor, session.tracker
+                self._cpu_model = session.cpu_model
                 if self._stopped:
                     self._end()
         finally:

@@ -304,4 +304,5 @@ def _lap(phase: ServerPhase, known: _Sum, resolution_s: float) -> Lap:
         ram_kwh=None if total is None else total.ram_kwh,
         prorated=known.shared and known.wall_s < resolution_s,
         reason=None if whole else known.reason,
+        machine_kwh=None if total is None else total.machine_kwh,
     )

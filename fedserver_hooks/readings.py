@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from telemetry.errors import TelemetryError
@@ -35,13 +35,15 @@ class MeterHangs(MeterError):
 class Reading:
     """Energy in kWh since the meter started; no later reading of the meter is lower.
 
-    A component is None where the meter does not observe it.
+    A component is None where the meter does not observe it. ``machine_kwh`` is the energy of the
+    whole machine that this is a share of; None where it is no share.
     """
 
     energy_kwh: float
     cpu_kwh: float | None = None
     gpu_kwh: float | None = None
     ram_kwh: float | None = None
+    machine_kwh: float | None = None
 
     def minus(self, earlier: Reading) -> Reading:
         """What was used since an earlier reading of the same meter."""
@@ -50,6 +52,14 @@ class Reading:
     def times(self, share: float) -> Reading:
         """A share of this energy."""
         return self._with(self, lambda mine, _: mine * share)
+
+    def plus(self, more: Reading) -> Reading:
+        """This energy and more of the same kind."""
+        return self._with(more, lambda mine, other: mine + other)
+
+    def of_machine(self, machine_kwh: float) -> Reading:
+        """The same energy, as a share of that of a machine."""
+        return replace(self, machine_kwh=machine_kwh)
 
     @classmethod
     def sum(cls, parts: Iterable[Reading]) -> Reading | None:
@@ -62,6 +72,7 @@ class Reading:
             _sum_if_all_known(part.cpu_kwh for part in every),
             _sum_if_all_known(part.gpu_kwh for part in every),
             _sum_if_all_known(part.ram_kwh for part in every),
+            _sum_if_all_known(part.machine_kwh for part in every),
         )
 
     def _with(self, other: Reading, combine: Callable[[float, float], float]) -> Reading:
@@ -73,6 +84,7 @@ class Reading:
             known(self.cpu_kwh, other.cpu_kwh),
             known(self.gpu_kwh, other.gpu_kwh),
             known(self.ram_kwh, other.ram_kwh),
+            known(self.machine_kwh, other.machine_kwh),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import secrets
 from collections.abc import Callable, Mapping
@@ -9,6 +10,8 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from fedserver_hooks.allocation import AllocatedMeter, ServerScope, choose
+from fedserver_hooks.allocation.scope import in_words
 from fedserver_hooks.clock import Clock
 from fedserver_hooks.host import host_id
 from fedserver_hooks.intensity import Intensity, IntensityTablesMissing, lookup
@@ -19,6 +22,8 @@ from telemetry.domain import Factors, RoundRecord, RunInfo, utc_now
 
 if TYPE_CHECKING:
     from telemetry.store import Store
+
+logger = logging.getLogger(__name__)
 
 WORLD_AVERAGE_WITHOUT_TABLES = Intensity(
     g_per_kwh=475.0,
@@ -70,6 +75,19 @@ def factors_for(
     )
 
 
+def server_meter(
+    country: str | None = None, region: str | None = None, scope: ServerScope = "auto"
+) -> Meter:
+    """codecarbon as the server's meter, of the whole machine or of our share of it; says which.
+
+    Raises `ScopeUnavailable` where the share that ``scope`` asks for cannot be known here.
+    """
+    shares = choose(scope)
+    logger.info("server_scope %s: %s", scope, in_words(scope, shares))
+    machine = CodeCarbonMeter(country=country, region=region)
+    return machine if shares is None else AllocatedMeter(machine, shares)
+
+
 def resumed_recorder(
     store: Store,
     run_id: str,
@@ -111,11 +129,18 @@ def new_recorder(
     value_metric: str = "accuracy",
     rules: Rules | None = None,
     meter: Meter | None = None,
+    server_scope: ServerScope = "auto",
     clock: Clock | None = None,
     on_round_closed: Callable[[RoundRecord], None] | None = None,
     software: Mapping[str, str] | None = None,
 ) -> RoundRecorder:
-    """A recorder for a new run; opens the store when it is given as a URL."""
+    """A recorder for a new run; opens the store when it is given as a URL.
+
+    ``server_scope`` is what codecarbon's figure is to be of; a ``meter`` of one's own has its own.
+    """
+    factors = factors or factors_for(country)
+    if meter is None:  # before the store: a scope that cannot be had leaves none open
+        meter = server_meter(factors.country, scope=server_scope) if tracked else NullMeter()
     if isinstance(store, str):
         from telemetry.store import open_store  # only here: the hooks load no database layer
 
@@ -130,14 +155,12 @@ def new_recorder(
         strategy=strategy,
         privacy=privacy,
         tracked=tracked,
-        factors=factors or factors_for(country),
+        factors=factors,
         server_host_id=host_id(run_id),
         value_metric=value_metric,
         metric_names=metric_names,
         software=dict(software or software_versions()),
     )
-    if meter is None:
-        meter = CodeCarbonMeter(country=run.factors.country) if tracked else NullMeter()
     return RoundRecorder(
         run, store, meter, rules=rules, clock=clock, on_round_closed=on_round_closed
     )

@@ -22,6 +22,7 @@ from telemetry.domain import Phase
 from telemetry.errors import TelemetryError
 
 if TYPE_CHECKING:
+    from fedserver_hooks.allocation import ServerScope
     from telemetry.store import Store
 
 
@@ -43,11 +44,16 @@ class EmissionsStrategy(Strategy):
         store: str | Store = "sqlite:///telemetry.db",
         country: str | None = None,
         run_name: str | None = None,
+        *,
+        server_scope: ServerScope = "auto",
     ) -> EmissionsStrategy:
         """The two-line form: a recorder with codecarbon as its meter and a store by URL.
 
         ``country`` is an ISO 3166 alpha-3 code; without it the world average intensity is used, and
-        said. Raises `TelemetryError` for an unknown country or a store that cannot be used.
+        said. ``server_scope`` is what the server's figure is of: ``machine``, ``allocation`` (this
+        container's share), ``process``, or ``auto``, which is allocation where a limit of CPU or
+        memory is smaller than the machine. Raises `TelemetryError` for an unknown country, a scope
+        that this machine does not have, or a store that cannot be used.
         """
         from fedserver_hooks.setup import new_recorder
 
@@ -58,6 +64,7 @@ class EmissionsStrategy(Strategy):
                 strategy=type(strategy).__name__,
                 run_name=run_name or type(strategy).__name__,
                 country=country,
+                server_scope=server_scope,
             ),
         )
 

@@ -42,6 +42,8 @@ def show(folder: Path, *, port: int, linger_s: float, country: str) -> int:
             "server.address": "127.0.0.1:0",
             "track_emissions": True,
             "emissions.country": country,
+            # Its clients are in the same container, if any: one meter for all, which is then split.
+            "emissions.server_scope": "machine",
             "telemetry.database_url": f"sqlite:///{folder / 'telemetry.db'}",
             "telemetry.http.port": port,
             "telemetry.http.linger_s": linger_s,

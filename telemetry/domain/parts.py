@@ -43,7 +43,7 @@ class Factors:
     server_scope: Scope = "unknown"
     server_sensor: Sensor = "unknown"
     server_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Our share of the machine in ``allocation`` scope; None in the other scopes."""
+    """Our share of the machine in ``allocation`` and ``process`` scope; None in the others."""
     network_kwh_per_gb: NonNegative | None = None
     """What transferring a decimal gigabyte takes; None where nobody said: nothing is estimated."""
     impute_missing: bool = False

@@ -70,6 +70,7 @@ def settings(folder: Path, clients: int, **overrides: Any) -> dict[str, Any]:
         "server.address": "127.0.0.1:0",
         "track_emissions": True,
         "emissions.country": "ESP",
+        "emissions.server_scope": "machine",  # wherever the tests run
         "model.output_dir": str(folder / "runs"),
         "telemetry.database_url": f"sqlite:///{folder / 'telemetry.db'}",
         "telemetry.http.port": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fedserver.config import ConfigError, LoadedConfig, describe, load_config
 from fedserver.errors import Problem
 from fedserver.strategies import STRATEGIES, StrategyConfig, choice, names
 from fedserver.templates import server_yaml
+from fedserver_hooks.allocation import ScopeUnavailable, ServerScope
 from telemetry.errors import TelemetryError
 
 CONTRACT = """
@@ -370,11 +372,37 @@ def test_what_cannot_work_is_refused(load: Load, text: str, message: str) -> Non
     assert message in refusal(load, text)
 
 
+@pytest.mark.parametrize("scope", ["auto", "machine", "allocation", "process"])
+def test_every_scope_of_the_server_is_accepted(load: Load, scope: str) -> None:
+    """And check-config says what this machine makes of it, where emissions are tracked."""
+    loaded = load(f"emissions: {{server_scope: {scope}}}")
+    assert len(list(describe(loaded))) == len(loaded.sources)
+    loaded = load(f"emissions: {{server_scope: {scope}}}\ntrack_emissions: true")
+    *_, last = describe(loaded)
+    here = "(machine|allocation)" if scope == "auto" else scope
+    assert re.match(f"here, the server's figure is of: {here}", last)
+
+
+def test_a_scope_that_this_machine_does_not_have_is_refused(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the choices; where nothing is tracked, nothing is metered either."""
+
+    def refuse(scope: ServerScope) -> None:
+        raise ScopeUnavailable(scope, "no /proc")
+
+    monkeypatch.setattr("fedserver.checks.choose", refuse)
+    text = "emissions: {server_scope: process}"
+    assert load(text).config.emissions.server_scope == "process"
+    assert refusal(load, f"{text}\ntrack_emissions: true") == (
+        "emissions.server_scope: process is not available here: no /proc; "
+        "choices: auto, machine (server.yaml:1)"
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("emissions.server_scope", "allocation"),
-        ("emissions.server_scope", "process"),
         ("emissions.network_kwh_per_gb", 0.06),
         ("emissions.impute_missing", True),
         ("emissions.budget_kg", 1),

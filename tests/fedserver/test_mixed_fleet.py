@@ -111,7 +111,9 @@ class Own:
     def __init__(self, way: str) -> None:
         self.store = InMemoryStore()
         self.strategy = (
-            EmissionsStrategy.wrap(FedAvg(), store=self.store, country="ESP")
+            EmissionsStrategy.wrap(
+                FedAvg(), store=self.store, country="ESP", server_scope="machine"
+            )
             if way == "wrap"
             else EmissionsStrategy(FedAvg(), recorder(self.store))
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -198,6 +199,23 @@ def test_a_real_prometheus_scrapes_the_run(tmp_path: Path) -> None:
         finally:
             scraper.terminate()
             scraper.wait(10)
+
+
+def test_a_share_of_the_machine_is_chosen_metered_and_told(tmp_path: Path) -> None:
+    """Process scope over `fedserver run`: said at the start, stored, and in the closing line."""
+    with ServerProcess(tmp_path, 1, rounds=1, emissions__server_scope="process") as server:
+        with ClientProcess(server.address, REPORTS):
+            closing = server.wait_for(r"run \S+ completed: (.*)", 60)[1]
+        assert server.wait() == 0
+        assert re.search(r"server_scope process: process \(what this process uses of ", server.log)
+    assert re.search(r"; process: \S+ % of the machine; ", closing)
+    store = open_store(server.store_url)
+    (run,) = store.runs()
+    rows = list(store.rounds(run.run_id))
+    store.close()
+    assert run.info.factors.server_scope == "process"
+    assert all(row.host_energy_kwh for row in rows)
+    assert all((row.metered_share or 0) >= 0.9 for row in rows[1:])
 
 
 # --- the end, in every way ---------------------------------------------------------------------------

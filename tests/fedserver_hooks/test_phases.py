@@ -163,6 +163,31 @@ def test_a_meter_that_answers_nonsense_is_a_failure() -> None:
     assert energies(book.laps(ROUND_1)) == pytest.approx({"wait": 1.0, "aggregate": 2.0})
 
 
+def test_a_lap_of_a_share_says_what_it_is_a_share_of() -> None:
+    """The machine's energy is shared out among phases as ours is; the whole machine's meter has none."""
+    script: list[Reading | MeterError] = [
+        Reading(0.0, machine_kwh=0.0), Reading(2.0, machine_kwh=8.0), Reading(3.0, machine_kwh=20.0)
+    ]  # fmt: skip
+    book, clock, _ = ledger(script=script)
+    for phase, seconds in (("configure", 0.01), ("wait", 3.0), ("wait", 4.0)):
+        book.enter(ROUND_1, phase)  # type: ignore[arg-type]
+        clock.advance(seconds)
+    book.leave()
+    book.settle(ROUND_1)
+    laps = book.laps(ROUND_1)
+    assert fsum(lap.machine_kwh or 0 for lap in laps) == pytest.approx(20.0)
+    for lap in laps:
+        assert lap.machine_kwh is not None
+        assert lap.energy_kwh is not None
+    assert (laps[0].machine_kwh or 0) == pytest.approx((laps[0].energy_kwh or 0) * 4)
+    book, clock, _ = ledger()
+    book.enter(ROUND_1, "wait")
+    clock.advance(1.0)
+    book.leave()
+    book.settle(ROUND_1)
+    assert [lap.machine_kwh for lap in book.laps(ROUND_1)] == [None]
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["configure", "wait", "aggregate", "evaluate", "idle"]),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,10 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
+from fedserver_hooks.allocation import ScopeUnavailable, ServerScope
 from fedserver_hooks.strategy import EmissionsStrategy
 from telemetry import writer
+from telemetry.errors import TelemetryError
 from telemetry.store.memory import InMemoryStore
 from tests.fedserver_hooks.fakes import HandClock, LocalGrid, fails, model, recorder, trains
 
@@ -263,6 +267,42 @@ def test_wrap_is_the_two_line_form(tmp_path: Any) -> None:
     assert run.info.tracker.startswith("codecarbon")
     assert [row.round for row in store.rounds(run.run_id)] == [0, 1, 2]
     store.close()
+
+
+@pytest.mark.parametrize("scope", ["process", "allocation", "machine"])
+def test_the_scope_of_the_server_is_chosen_said_and_recorded(
+    caplog: pytest.LogCaptureFixture, scope: ServerScope
+) -> None:
+    """One line when it is chosen; the record has it, and a share says of what it is one."""
+    caplog.set_level(logging.INFO, "fedserver_hooks")
+    store = InMemoryStore()
+    strategy = EmissionsStrategy.wrap(FedAvg(), store=store, country="ESP", server_scope=scope)
+    (line,) = [r.getMessage() for r in caplog.records if "server_scope" in r.getMessage()]
+    assert line.startswith(f"server_scope {scope}: {scope}")
+    strategy.start(LocalGrid({1: trains(), 2: trains()}), model(), num_rounds=1)
+    (run,) = store.runs()
+    assert run.info.factors.server_scope == scope
+    rows = list(store.rounds(run.run_id))
+    assert {row.factors.server_scope for row in rows} == {scope}
+    for row in rows:
+        share = row.factors.server_share
+        assert share is None if scope == "machine" else share is not None and 0 < share <= 1
+    assert all(row.host_energy_kwh is not None for row in rows)
+
+
+def test_a_scope_that_this_machine_does_not_have_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before a store is opened."""
+
+    def refuse(scope: ServerScope) -> None:
+        raise ScopeUnavailable(scope, "no /proc")
+
+    monkeypatch.setattr("fedserver_hooks.setup.choose", refuse)
+    url = f"sqlite:///{tmp_path / 'telemetry.db'}"
+    with pytest.raises(TelemetryError, match="process is not available here: no /proc"):
+        EmissionsStrategy.wrap(FedAvg(), store=url, server_scope="process")
+    assert not list(tmp_path.iterdir())
 
 
 def test_empty_replies_pass() -> None:
