@@ -26,6 +26,7 @@ from fedserver_hooks.intensity import (
     lookup,
 )
 from telemetry.analysis.recost import Changes, Grid, Recost, recost_run
+from telemetry.analysis.value import measured_kg
 from telemetry.domain import GRAMS_PER_KG, Factors, RoundRecord, RoundSummary, RunTotals, StoredRun
 from telemetry.errors import InvalidFactor
 from telemetry.store import Store
@@ -234,7 +235,7 @@ def _difference(before: float | None, after: float | None, places: int) -> str:
 
 def _notes(run: StoredRun, found: Recost) -> list[str]:
     """What the re-computed figures leave as it was, and why."""
-    total = found.stored.total_emissions_kg
+    total = measured_kg(found.stored)
     if total is None:
         return ["nothing is known of this run's emissions: there is nothing to re-cost"]
     places = _places(found)

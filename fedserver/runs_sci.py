@@ -18,7 +18,7 @@ from fedserver.runs_common import (
 )
 from fedserver.wording import grams
 from telemetry.analysis.sci import UNIT_WORDS, UNITS, Score, examples_of, scores
-from telemetry.analysis.value import value_of
+from telemetry.analysis.value import measured_kg, value_of
 from telemetry.domain import RoundSummary, StoredRun
 from telemetry.exporters.run_json import BOUNDARY
 
@@ -47,7 +47,7 @@ def sci(
             examples_of(p for _, _, p in opened.participants(stored.run_id)) if kept else None
         )
     value = value_of(rounds, stored.info.value_metric)
-    found = scores(rounds, stored.totals.total_emissions_kg, value, examples)
+    found = scores(rounds, measured_kg(stored.totals), value, examples)
     shown = tuple(score for score in found if per in (None, score.unit))
     if form == "json":
         print_json(_as_json(stored, rounds, shown))
@@ -62,7 +62,7 @@ def sci(
 def _heading(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
     totals = run.totals
     reported, participants = _coverage(rounds)
-    total = totals.total_emissions_kg
+    total = measured_kg(totals)
     lines = [
         f"run        {run.run_id}  {run.info.run_name}",
         f"standard   {STANDARD}",
@@ -117,7 +117,7 @@ def _as_json(
         "standard": STANDARD,
         "formula": FORMULA,
         "embodied_included": False,
-        "operational_emissions_kg": run.totals.total_emissions_kg,
+        "operational_emissions_kg": measured_kg(run.totals),
         "participants": participants,
         "reported": reported if run.info.tracked else None,
         "scores": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from telemetry.analysis.value import Step, Value, value_of
+from telemetry.analysis.value import Step, Value, measured_kg, value_of
 from telemetry.domain import RoundSummary, StoredRun
 
 
@@ -77,15 +77,7 @@ def compare(
     """Runs with their closed rounds, against ``metric``; the front is by total and best value."""
     values = [value_of(rounds, metric, lower_is_better=lower_is_better) for _, rounds in runs]
     front = pareto(
-        [
-            None
-            if value is None or run.totals.total_emissions_kg is None
-            else (
-                run.totals.total_emissions_kg,
-                value.best.value if value.lower_is_better else -value.best.value,
-            )
-            for (run, _), value in zip(runs, values, strict=True)
-        ]
+        [_point(measured_kg(run.totals), v) for (run, _), v in zip(runs, values, strict=True)]
     )
     return Comparison(
         metric=metric,
@@ -96,6 +88,14 @@ def compare(
             for (run, rounds), value, on_front in zip(runs, values, front, strict=True)
         ),
     )
+
+
+def _point(total_kg: float | None, value: Value | None) -> tuple[float, float] | None:
+    """Both less the better; None where one is unknown."""
+    if total_kg is None or value is None:
+        return None
+    best = value.best.value
+    return total_kg, best if value.lower_is_better else -best
 
 
 def pareto(points: Sequence[tuple[float, float] | None]) -> list[bool]:
@@ -119,7 +119,7 @@ def _contender(
     return Contender(
         run=run,
         rounds=len({row.round for row in rounds if row.round > 0}),
-        total_kg=run.totals.total_emissions_kg,
+        total_kg=measured_kg(run.totals),
         reported=sum(row.reported or 0 for row in rounds) if tracked else None,
         participants=sum(row.participants for row in rounds),
         unmetered_rounds=sum(1 for row in rounds if row.server_emissions_kg is None),

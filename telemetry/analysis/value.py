@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
-from telemetry.domain import GRAMS_PER_KG, RoundSummary
+from telemetry.domain import GRAMS_PER_KG, RoundSummary, RunTotals
 
 POINT: Final = 0.01
 LOWER_IS_BETTER: Final[frozenset[str]] = frozenset(
@@ -107,13 +107,15 @@ def value_of(
     if split is None:
         return None
     falling = falls(metric) if lower_is_better is None else lower_is_better
+    first_figure = min((row.ended_at for row in rounds if _measured(row)), default=None)
     steps: list[Step] = []
     best: Step | None = None
     for row in found:
         value = _metrics(row, split).get(metric)
         if value is None:
             continue
-        step = _step(row, value, best, falling)
+        known = first_figure is not None and row.ended_at >= first_figure
+        step = _step(row, value, row.cumulative_emissions_kg if known else None, best, falling)
         steps.append(step)
         best = step if step.best else best
     return Value(metric=metric, split=split, lower_is_better=falling, steps=tuple(steps))
@@ -146,9 +148,24 @@ def metric_names(rounds: Sequence[RoundSummary]) -> tuple[str, ...]:
     return tuple(sorted({n for r in rounds for n in (*r.evaluate_metrics, *r.train_metrics)}))
 
 
-def _step(row: RoundSummary, value: float, best: Step | None, falling: bool) -> Step:
+def measured_kg(totals: RunTotals) -> float | None:
+    """A run's total, kg CO2eq; None where nothing of server or clients was ever known.
+
+    A round that nobody took part in counts 0 even where the server has no meter, and so does the sum
+    of such rounds: no knowledge of what the run emitted.
+    """
+    parts = (totals.server_emissions_kg, totals.clients_emissions_kg)
+    return None if parts == (None, None) else totals.total_emissions_kg
+
+
+def _measured(row: RoundSummary) -> bool:
+    return row.server_emissions_kg is not None or row.client_histogram.count > 0
+
+
+def _step(
+    row: RoundSummary, value: float, spent: float | None, best: Step | None, falling: bool
+) -> Step:
     is_best = best is None or _better(value, best.value, falling)
-    spent = row.cumulative_emissions_kg
     points = _points(best.value, value) if best is not None and is_best else None
     return Step(
         round=row.round,

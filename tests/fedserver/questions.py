@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from telemetry.domain import Factors, Lap, ReportRecord, RoundRecord, emissions_kg
 from telemetry.store import open_store
@@ -55,22 +56,20 @@ def a_round(run_id: str, number: int) -> RoundRecord:
     """Round 0 is the set-up; of the others each has three clients."""
     day = timedelta(days=IDS.index(run_id))
     start = START + day + timedelta(minutes=number)
-    times = {"started_at": start, "ended_at": start + timedelta(minutes=1)}
+    times: dict[str, Any] = {"started_at": start, "ended_at": start + timedelta(minutes=1)}
     if number == 0:
         laps: tuple[Lap, ...] = (make_lap(0.0005, phase="setup"),)
         return make_round(0, run_id=run_id, factors=SPAIN, laps=laps, **times)
     nodes = ("beside", "france", "bare")
     came = {"bare": "missing"} if run_id == SILENT else {}
-    bytes_there_and_back = {"bytes_to": 4_000_000, "bytes_from": 4_000_000}
+    sizes: dict[str, Any] = {"bytes_to": 4_000_000, "bytes_from": 4_000_000}
     return make_round(
         number,
         run_id=run_id,
         factors=SPAIN,
         server_kwh=SERVER_KWH[run_id],
         participants=tuple(
-            replace(
-                make_participant(node, came.get(node, 0.0)), examples=480, **bytes_there_and_back
-            )
+            replace(make_participant(node, came.get(node, 0.0)), examples=480, **sizes)
             for node in nodes
         ),
         reports=tuple(r for r in reports(SPAIN, number) if r.node_id not in came),
