@@ -263,10 +263,13 @@ def test_a_client_on_the_new_grid(
     assert found.recosted.total_emissions_kg == pytest.approx(clients_kg + 0.002 * 0.056, rel=1e-12)
 
 
-def test_a_clients_pue_is_bounded_where_its_digits_are_lost() -> None:
+@pytest.mark.parametrize(("intensity", "on_top"), [(5e-324, 1.0), (1e-300, 3.0), (1e300, 0.5)])
+def test_a_clients_pue_is_bounded_where_its_digits_are_lost(
+    intensity: float, on_top: float
+) -> None:
     """A stated intensity next to nothing cannot blow a client up."""
-    found = recosted(_elsewhere(0.001, 0.001, 5e-324), Changes(grid=FRANCE, everywhere=True))
-    assert found.recosted.clients_emissions_kg == pytest.approx(0.001 * 0.056, rel=1e-12)
+    found = recosted(_elsewhere(0.001, 0.001, intensity), Changes(grid=FRANCE, everywhere=True))
+    assert found.recosted.clients_emissions_kg == pytest.approx(0.001 * 0.056 * on_top, rel=1e-12)
 
 
 def test_pue_alone_moves_the_servers_machine_only() -> None:
@@ -291,6 +294,21 @@ def test_estimates_follow_the_factors_and_stay_apart() -> None:
     assert found.recosted.total_emissions_kg == found.stored.total_emissions_kg
     france = recosted(record, Changes(grid=FRANCE, network_kwh_per_gb=0.01))
     assert france.recosted.communication_emissions_kg_estimated == pytest.approx(4 * 0.01 * 0.056)
+
+
+def test_an_imputation_is_that_of_the_new_figures() -> None:
+    """Three clients at 174 g/kWh and a silent one: on 56 g/kWh the estimate falls as they do."""
+    clients: dict[str, float | str] = {"a": 0.001, "b": 0.002, "c": 0.003, "d": "missing"}
+    reports = tuple(
+        make_report(name, kg, counted_energy_kwh=kg / 0.174, carbon_intensity_g_per_kwh=174.0)
+        for name, kg in clients.items()
+        if isinstance(kg, float)
+    )
+    factors = replace(FACTORS, impute_missing=True)
+    record = make_round(1, clients=clients, reports=reports, factors=factors)
+    found = recosted(record, Changes(grid=FRANCE, everywhere=True))
+    assert found.stored.imputed_emissions_kg == pytest.approx(0.002)
+    assert found.recosted.imputed_emissions_kg == pytest.approx(0.002 * 56 / 174)
 
 
 @given(fleets(), grids, st.floats(1, 3))

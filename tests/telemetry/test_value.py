@@ -107,11 +107,8 @@ def test_what_is_unknown_has_no_price() -> None:
     assert marginal_g_per_point(rows[:2], "accuracy") is None
     assert value_of(rows, "f1") is None
     assert marginal_g_per_point([], "accuracy") is None
-    assert marginals(course((0.1 + 0.2, 1.0), (0.3, 1.0), (0.30000000000000004, 1.0))) == [
-        None,
-        None,
-        None,
-    ]
+    assert 0.1 + 0.2 > 0.3
+    assert marginals(course((0.3, 1.0), (0.1 + 0.2, 1.0))) == [None, None]
 
 
 def test_a_run_that_nobody_measured_has_no_price() -> None:
