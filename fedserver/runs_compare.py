@@ -129,15 +129,18 @@ def _notes(compared: Comparison) -> list[str]:
         if not contender.comparable:
             what = "total" if contender.total_kg is None else f"best {compared.metric}"
             lines.append(f"{name} is not on the front: its {what} is unknown")
-        lines += _lower_bound(contender)
+        lines += _too_low(contender)
     for topic, by_run in compared.differences.items():
         told = "; ".join(f"{run_id}: {words}" for run_id, words in by_run.items())
         lines.append(f"differs in {topic}: {told}")
     return lines
 
 
-def _lower_bound(contender: Contender) -> list[str]:
-    """Why a run's total is less than what it emitted."""
+def _too_low(contender: Contender) -> list[str]:
+    """Why a run's total may be less than what it emitted.
+
+    May: a silent client on the server's own machine is in the server's figure.
+    """
     if contender.total_kg is None:
         return []
     why = []
@@ -147,8 +150,8 @@ def _lower_bound(contender: Contender) -> list[str]:
         why.append(f"nothing of the server in {contender.unmetered_rounds} rounds")
     if not why:
         return []
-    told = f"{contender.run.run_id}: its total is a lower bound, for {' and '.join(why)}"
-    return [told + ("; so may its place on the front be too good" if contender.on_front else "")]
+    told = f"{contender.run.run_id}: its total may be too low: {' and '.join(why)}"
+    return [told + ("; then its place on the front is too good" if contender.on_front else "")]
 
 
 def value_lines(run: StoredRun, rounds: list[RoundSummary], target: float | None) -> list[str]:

@@ -74,7 +74,7 @@ def _heading(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
     ]
     if reported < participants:
         lines.append(
-            f"           a lower bound: {participants - reported} of {participants} "
+            f"           perhaps too low: {participants - reported} of {participants} "
             "expected reports are not in it"
         )
     return lines

@@ -3,7 +3,7 @@
 Of it the *operational* part, (E × I) per R: the run's measured emissions, which are energy × PUE ×
 location-based carbon intensity, over the number of functional units. M, the share of making the
 hardware, is not included, for nobody tells what the machines are; nor are estimates. As a rate it
-takes the run as it is: with clients that did not report it is a lower bound.
+takes the run as it is: with clients that did not report it may be too low.
 """
 
 from __future__ import annotations
