@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from fedserver.errors import ConfigError, Problem
+from fedserver.runs_answers import TargetOption, check_target
 from fedserver.runs_common import (
     FileOption,
     RunArgument,
@@ -19,6 +20,9 @@ from fedserver.runs_common import (
     opened_store,
     resolved_run,
 )
+from fedserver.runs_compare import compare_runs, value_lines
+from fedserver.runs_recost import recost
+from fedserver.runs_sci import sci
 from fedserver.wording import (
     closing_line,
     decimals_for,
@@ -29,7 +33,9 @@ from fedserver.wording import (
 from telemetry.domain import GRAMS_PER_KG, RoundSummary, StoredRun
 from telemetry.exporters import FORMATS
 
-runs = typer.Typer(help="List, show and export recorded runs.", no_args_is_help=True)
+runs = typer.Typer(
+    help="List, show, export, compare and re-cost recorded runs.", no_args_is_help=True
+)
 
 
 @runs.command("list")
@@ -59,12 +65,18 @@ def list_runs(store: StoreOption = None, config: FileOption = None) -> None:
 
 
 @runs.command()
-def show(run: RunArgument, store: StoreOption = None, config: FileOption = None) -> None:
+def show(
+    run: RunArgument,
+    target: TargetOption = None,
+    store: StoreOption = None,
+    config: FileOption = None,
+) -> None:
     """One run: its figures, what they rest on, and its rounds."""
+    check_target(target)
     with opened_store(store, config) as opened:
         stored = resolved_run(opened, run)
         rounds = list(opened.rounds(stored.run_id))
-        for line in describe_run(stored, rounds):
+        for line in (*describe_run(stored, rounds), *value_lines(stored, rounds, target)):
             typer.echo(line)
         if rounds:
             console().print(rounds_table(rounds, stored.info.metric_names))
@@ -102,6 +114,11 @@ def export(
             typer.echo(note, err=True)
         if output is not None:
             typer.echo(f"wrote {output}", err=True)
+
+
+runs.command("compare")(compare_runs)
+runs.command("recost")(recost)
+runs.command("sci")(sci)
 
 
 # --- words and tables ----------------------------------------------------------------------------

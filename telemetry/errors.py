@@ -8,6 +8,7 @@ TelemetryError
 ├─ RunExists(ValueError)         a run of that id is stored already, with other facts
 ├─ RunNotResumable(ValueError)  a run that goes on, or is complete, cannot be taken up again
 ├─ RoundConflict(ValueError)     a closed round was written again with other content
+├─ InvalidFactor(ValueError)     a number that no intensity, PUE or network factor can be
 ├─ HttpAddressError(OSError)     the HTTP address cannot be used; says why
 ├─ OpenAddress(ValueError)       an HTTP address that others can reach needs a read token
 └─ StoreError                    the store could not be read or written
@@ -89,6 +90,18 @@ class RoundConflict(TelemetryError, ValueError):
             f"round {round_number} (attempt {attempt}) of run {run_id} is closed "
             "and was written again with other content"
         )
+
+
+class InvalidFactor(TelemetryError, ValueError):
+    """A number that cannot be the factor ``name``; it has to be from ``least`` to ``most``."""
+
+    def __init__(self, name: str, value: object, least: float, most: float, meaning: str) -> None:
+        self.name = name
+        self.value = value
+        self.least = least
+        self.most = most
+        self.problem = f"{value} is not possible; choose from {least:g} to {most:g} ({meaning})"
+        super().__init__(f"{name}: {self.problem}")
 
 
 class HttpAddressError(TelemetryError, OSError):

@@ -10,6 +10,7 @@ codecarbon gives them, energies kWh at the meter (before PUE).
 
 from __future__ import annotations
 
+from telemetry.domain.estimates import communication_kg
 from telemetry.domain.evidence import canonical_json, sha256_of
 from telemetry.domain.parts import (
     Factors,
@@ -92,6 +93,7 @@ __all__ = [
     "ShortText",
     "StoredRun",
     "canonical_json",
+    "communication_kg",
     "emissions_kg",
     "field_names",
     "metered_part",
