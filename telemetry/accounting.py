@@ -40,8 +40,8 @@ _SERVER: Final = "server"
 _NAMES_PER_ROUND: Final = 32
 
 
-def _no_history(_: str) -> Sequence[float]:
-    return ()
+def _no_history(_: str) -> marks.Rise:
+    return marks.NO_VALUES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +110,8 @@ class RoundFacts:
     privacy_epsilon: float | None = None
     noise: NoiseRecord | None = None
     client_rows: bool = True
-    history: Callable[[str], Sequence[float]] = _no_history
-    """A node's last bare values, oldest first (`telemetry.marks.BareHistory.of`)."""
+    history: Callable[[str], marks.Rise] = _no_history
+    """A node's bare values in earlier rounds (`telemetry.marks.BareHistory.of`)."""
 
 
 def account(facts: RoundFacts) -> RoundRecord:
@@ -414,8 +414,7 @@ def _marked(reports: Sequence[ReportRecord], facts: RoundFacts) -> list[ReportRe
 def _is_running_total(report: ReportRecord, facts: RoundFacts) -> bool:
     if not marks.is_bare(report):
         return False
-    before = facts.history(report.node_id)
-    return bool(before) and marks.looks_cumulative([*before, report.emissions_kg or 0.0])
+    return facts.history(report.node_id).then(report.emissions_kg or 0.0).looks_cumulative
 
 
 # --- rows ----------------------------------------------------------------------------------------
