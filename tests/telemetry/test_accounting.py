@@ -69,6 +69,13 @@ def test_every_participant_has_exactly_one_outcome() -> None:
     assert not record.complete
 
 
+def test_of_two_rejected_reports_the_first_stands() -> None:
+    """With its own reason; the second is a repeat."""
+    record = round_of(report("1", -1), report("1", "x"))
+    assert [r.rejection for r in record.reports] == ["negative"]
+    assert record.reports_repeated == 1
+
+
 def test_a_failed_clients_report_counts_in_emissions_but_not_in_coverage() -> None:
     """Its energy was used, whatever became of its model."""
     record = round_of(report("1", 0.002), nodes=(node("1", failed="NaN"),))

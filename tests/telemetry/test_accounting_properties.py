@@ -123,6 +123,10 @@ def rounds(draw: st.DrawFn) -> RoundFacts:
     for times in range(draw(st.sampled_from([0, 4]))):
         history.add([replace(r, emissions_kg=(r.emissions_kg or 0.0) * times) for r in before])
     fleet = draw(st.lists(participants(), unique_by=lambda p: p.node_id, max_size=len(NODES)))
+    reports = draw(st.lists(received(), max_size=12))
+    if draw(st.booleans()):  # most of a fleet reports, so that there is something to impute from
+        fleet = [node(name, examples=draw(st.integers(1, 1000))) for name in NODES]
+        reports += [report(name, draw(st.floats(1e-6, 0.01))) for name in NODES[:-2]]
     return RoundFacts(
         run_id="20260102-030405-abcdef", round=1, attempt=1, revision=1, closed=True, tracked=True,
         status="completed", reason=None, started_at=T0, ended_at=T0 + ROUND_S, connected=None,
@@ -136,7 +140,7 @@ def rounds(draw: st.DrawFn) -> RoundFacts:
         server_host_id=SERVER_HOST,
         rules=Rules(loopback_on_server_host=draw(st.booleans())),
         participants=fleet,
-        reports=draw(st.lists(received(), max_size=12)),
+        reports=reports,
         laps=draw(st.lists(laps(), max_size=4)),
         history=history.of,
         train_metrics=draw(

@@ -63,8 +63,8 @@ def test_an_outlier_is_marked_in_its_phase_and_counts_in_full() -> None:
 
 
 def test_rejected_and_late_reports_are_no_measure_for_the_others() -> None:
-    """Nor are they marked: of five reports with one late and one rejected three are left."""
-    values = [0.001, 0.001, 0.001, 0.1]
+    """Nor are they marked: of six reports with one late and one rejected four are left."""
+    values = [0.001, 0.001, 0.001, 0.001]
     reports = [report(str(i), value) for i, value in enumerate(values)]
     record = round_of(
         *reports, report("8", 0.5, late=True, reported_round=0), report("9", -1),
