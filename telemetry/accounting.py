@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import fsum
-from typing import Final
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from telemetry import marks
 from telemetry.domain import (
@@ -37,10 +38,12 @@ WINDOW_SLACK_S: Final = 5.0
 """A client's window may exceed the server's send-to-reply window by this much at each end."""
 _SERVER: Final = "server"
 _NAMES_PER_ROUND: Final = 32
+_PARTIAL_SCOPES: Final = ("process", "allocation")
+"""Scopes of a report that is no whole machine's."""
 
 
-def _no_history(_: str) -> Sequence[float]:
-    return ()
+def _no_history(_: str) -> marks.Rise:
+    return marks.NO_VALUES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +112,8 @@ class RoundFacts:
     privacy_epsilon: float | None = None
     noise: NoiseRecord | None = None
     client_rows: bool = True
-    history: Callable[[str], Sequence[float]] = _no_history
-    """A node's last bare values, oldest first (`telemetry.marks.BareHistory.of`)."""
+    history: Callable[[str], marks.Rise] = _no_history
+    """A node's bare values in earlier rounds (`telemetry.marks.BareHistory.of`)."""
 
 
 def account(facts: RoundFacts) -> RoundRecord:
@@ -140,9 +143,9 @@ def account(facts: RoundFacts) -> RoundRecord:
         factors=_with_share(facts.factors, laps),
         participants=tuple(
             _participant(p, outcomes.get(p.node_id))
-            for p in sorted(facts.participants, key=lambda p: p.node_id)
+            for p in sorted(facts.participants, key=attrgetter("node_id"))
         ),
-        reports=tuple(sorted(reports, key=lambda r: (r.node_id, r.phase, r.reported_round))),
+        reports=tuple(sorted(reports, key=attrgetter("node_id", "phase", "reported_round"))),
         reports_repeated=repeated,
         laps=laps,
         train_metrics=_bounded(facts.train_metrics),
@@ -155,32 +158,52 @@ def account(facts: RoundFacts) -> RoundRecord:
 # --- identity and validity -------------------------------------------------------------------
 
 
-def _first_of_each(facts: RoundFacts) -> tuple[list[ReceivedReport], int]:
+class _Accepted(NamedTuple):
+    """A report that counts, with the window of its work, epoch seconds."""
+
+    received: ReceivedReport
+    report: ClientReport
+    window: tuple[float, float]
+
+
+class _Rejected(NamedTuple):
+    """A report that does not count."""
+
+    received: ReceivedReport
+    report: RejectedReport
+
+
+_Judged = _Accepted | _Rejected
+
+
+def _first_of_each(facts: RoundFacts) -> tuple[list[_Judged], int]:
     """One report per (client, phase, round it was for), judged; and how many were repeats.
 
     The first accepted one counts; a rejected one stands only where none was accepted.
     """
-    kept: dict[tuple[str, Phase, int], ReceivedReport] = {}
+    kept: dict[tuple[str, Phase, int], _Judged] = {}
     repeated = 0
     for received in facts.reports:
-        judged = _judge(received, facts.rules)
         key = (received.node_id, received.phase, received.reported_round)
         before = kept.get(key)
         if before is not None:
             repeated += 1
-            if not isinstance(before.report, RejectedReport):
+            if isinstance(before, _Accepted):
                 continue
-        if before is None or not isinstance(judged.report, RejectedReport):
+        judged = _judge(received, facts.rules)
+        if before is None or isinstance(judged, _Accepted):
             kept[key] = judged
     return list(kept.values()), repeated
 
 
-def _judge(received: ReceivedReport, rules: Rules) -> ReceivedReport:
+def _judge(received: ReceivedReport, rules: Rules) -> _Judged:
     if isinstance(received.report, RejectedReport):
-        return received
-    start, end = window(received)
-    judged = plausible(received.report, end - start, rules.max_client_power_w)
-    return received if judged is received.report else replace(received, report=judged)
+        return _Rejected(received, received.report)
+    worked = window(received)
+    judged = plausible(received.report, worked[1] - worked[0], rules.max_client_power_w)
+    if isinstance(judged, RejectedReport):
+        return _Rejected(received, judged)
+    return _Accepted(received, judged, worked)
 
 
 def window(received: ReceivedReport) -> tuple[float, float]:
@@ -190,26 +213,30 @@ def window(received: ReceivedReport) -> tuple[float, float]:
     reversed or empty after clipping.
     """
     report = received.report
+    sent_at, replied_at = received.sent_at, received.replied_at
     assert isinstance(report, ClientReport)
     if report.started_at is not None and report.ended_at is not None:
-        start = max(report.started_at.timestamp(), received.sent_at - WINDOW_SLACK_S)
-        end = min(report.ended_at.timestamp(), received.replied_at + WINDOW_SLACK_S)
+        start, end = report.started_at.timestamp(), report.ended_at.timestamp()
+        if start < sent_at - WINDOW_SLACK_S:
+            start = sent_at - WINDOW_SLACK_S
+        if end > replied_at + WINDOW_SLACK_S:
+            end = replied_at + WINDOW_SLACK_S
         if end > start:
             return start, end
-    return received.sent_at, max(received.sent_at, received.replied_at)
+    return sent_at, max(sent_at, replied_at)
 
 
 # --- outcomes ----------------------------------------------------------------------------------
 
 
 def _outcomes(
-    participants: Iterable[ParticipantFacts], judged: Iterable[ReceivedReport]
+    participants: Iterable[ParticipantFacts], judged: Iterable[_Judged]
 ) -> dict[str, Outcome]:
     """Outcome of each client that was sent a train message: failed > rejected > reported > missing."""
     word: dict[str, Outcome] = {
-        r.node_id: "rejected" if isinstance(r.report, RejectedReport) else "reported"
-        for r in judged
-        if r.phase == "train" and not r.late
+        j.received.node_id: "reported" if isinstance(j, _Accepted) else "rejected"
+        for j in judged
+        if j.received.phase == "train" and not j.received.late
     }
     return {
         p.node_id: "failed" if p.failed is not None else word.get(p.node_id, "missing")
@@ -268,19 +295,19 @@ def _with_share(factors: Factors, laps: Sequence[Lap]) -> Factors:
 
 
 def _apply_host_rule(
-    judged: Sequence[ReceivedReport], server: _Host | None, facts: RoundFacts
+    judged: Sequence[_Judged], server: _Host | None, facts: RoundFacts
 ) -> list[ReportRecord]:
     """Each report with what it counts for, so that no host counts twice."""
-    hosts: dict[str | None, list[ReceivedReport]] = defaultdict(list)
+    hosts: dict[str | None, list[_Accepted]] = defaultdict(list)
     rows: list[ReportRecord] = []
-    for received in judged:
-        if isinstance(received.report, RejectedReport):
-            rows.append(_rejected(received, received.report))
+    for each in judged:
+        if isinstance(each, _Rejected):
+            rows.append(_rejected(each))
         else:
-            hosts[_host_of(received, received.report, facts)].append(received)
+            hosts[_host_of(each, facts)].append(each)
     for host, members in hosts.items():
         if host is None:  # nobody knows which machine: each is counted in full
-            rows += [_as_reported(received) for received in members]
+            rows += [_scaled(each, 1.0) for each in members]
         elif host == _SERVER and server is not None and server.split:
             rows += _split_off(members, server.most_for_clients_kwh, facts.factors)
         elif host == _SERVER and server is not None:
@@ -290,18 +317,13 @@ def _apply_host_rule(
     return rows
 
 
-def _host_of(received: ReceivedReport, report: ClientReport, facts: RoundFacts) -> str | None:
-    if report.host_id is not None:
-        return _SERVER if report.host_id == facts.server_host_id else report.host_id
-    if received.loopback and facts.rules.loopback_on_server_host:
+def _host_of(each: _Accepted, facts: RoundFacts) -> str | None:
+    host_id = each.report.host_id
+    if host_id is not None:
+        return _SERVER if host_id == facts.server_host_id else host_id
+    if each.received.loopback and facts.rules.loopback_on_server_host:
         return _SERVER
     return None
-
-
-def _as_reported(received: ReceivedReport) -> ReportRecord:
-    report = received.report
-    assert isinstance(report, ClientReport)
-    return _counted(received, report.energy_kwh, report.emissions_kg)
 
 
 def overlap_factor(windows: Sequence[tuple[float, float]]) -> float:
@@ -309,6 +331,8 @@ def overlap_factor(windows: Sequence[tuple[float, float]]) -> float:
 
     1 for disjoint windows, 1/n for n equal ones (of no length, too).
     """
+    if len(windows) == 1:
+        return 1.0
     total = fsum(end - start for start, end in windows)
     if total <= 0:
         return 1.0 / len(windows)
@@ -324,56 +348,58 @@ def overlap_factor(windows: Sequence[tuple[float, float]]) -> float:
     return min(1.0, fsum(union) / total)
 
 
-def _shared_host(members: Sequence[ReceivedReport]) -> list[ReportRecord]:
+def _overlap(members: Sequence[_Accepted]) -> float:
+    """What reports of one host are scaled by, each taken for its whole machine's.
+
+    Not where all of them say that they are parts of it (``process``, ``allocation``): parts add up.
+    A report of nothing claims no energy, so it has no overlap with anybody's.
+    """
+    if all(each.report.scope in _PARTIAL_SCOPES for each in members):
+        return 1.0
+    claims = [m.window for m in members if m.report.emissions_kg > 0 or m.report.energy_kwh]
+    return overlap_factor(claims) if claims else 1.0
+
+
+def _shared_host(members: Sequence[_Accepted]) -> list[ReportRecord]:
     """Reports from one host that is not the server's, or whose own meter is unknown."""
-    factor = overlap_factor([window(r) for r in members])
-    return [_scaled(received, factor) for received in members]
+    factor = _overlap(members)
+    return [_scaled(each, factor) for each in members]
 
 
-def _scaled(received: ReceivedReport, factor: float) -> ReportRecord:
-    report = received.report
-    assert isinstance(report, ClientReport)
+def _scaled(each: _Accepted, factor: float) -> ReportRecord:
+    report = each.report
     energy = None if report.energy_kwh is None else report.energy_kwh * factor
-    return _counted(received, energy, report.emissions_kg * factor)
+    return _counted(each, energy, report.emissions_kg * factor)
 
 
 def _split_off(
-    members: Sequence[ReceivedReport], most_kwh: float, factors: Factors
+    members: Sequence[_Accepted], most_kwh: float, factors: Factors
 ) -> list[ReportRecord]:
     """Reports from the server's own host: parts of the server's figure, not additions to it."""
-    factor = overlap_factor([window(r) for r in members])
-    energies = [_energy_of(r, factors) * factor for r in members]
+    factor = _overlap(members)
+    energies = [_energy_kwh(each.report, factors) * factor for each in members]
     claimed = fsum(energies)
     scale = min(1.0, most_kwh / claimed) if claimed > 0 else 0.0
     return [
-        _counted(
-            received,
-            energy * scale,
-            emissions_kg(energy * scale, factors),
-            on_server_host=True,
-        )
-        for received, energy in zip(members, energies, strict=True)
+        _counted(each, energy * scale, emissions_kg(energy * scale, factors), on_server_host=True)
+        for each, energy in zip(members, energies, strict=True)
     ]
 
 
-def _beside(
-    members: Sequence[ReceivedReport], most_kwh: float, factors: Factors
-) -> list[ReportRecord]:
+def _beside(members: Sequence[_Accepted], most_kwh: float, factors: Factors) -> list[ReportRecord]:
     """Reports from the server's own host where the server's figure is a share of the machine's.
 
     They are added to it, but together they are no more than what the share leaves of the machine.
     """
-    factor = overlap_factor([window(r) for r in members])
-    claimed = fsum(_energy_of(r, factors) * factor for r in members)
+    factor = _overlap(members)
+    claimed = fsum(_energy_kwh(each.report, factors) * factor for each in members)
     if claimed > most_kwh:
         factor *= most_kwh / claimed
-    return [_scaled(received, factor) for received in members]
+    return [_scaled(each, factor) for each in members]
 
 
-def _energy_of(received: ReceivedReport, factors: Factors) -> float:
-    """A report's energy, kWh; where it states none, converted from its emissions."""
-    report = received.report
-    assert isinstance(report, ClientReport)
+def _energy_kwh(report: ClientReport, factors: Factors) -> float:
+    """A report's energy; where it states none, converted from its emissions."""
     if report.energy_kwh is not None:
         return report.energy_kwh
     intensity = report.carbon_intensity_g_per_kwh or factors.server_carbon_intensity_g_per_kwh
@@ -402,8 +428,7 @@ def _marked(reports: Sequence[ReportRecord], facts: RoundFacts) -> list[ReportRe
 def _is_running_total(report: ReportRecord, facts: RoundFacts) -> bool:
     if not marks.is_bare(report):
         return False
-    before = facts.history(report.node_id)
-    return bool(before) and marks.looks_cumulative([*before, report.emissions_kg or 0.0])
+    return facts.history(report.node_id).then(report.emissions_kg or 0.0).looks_cumulative
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -425,7 +450,8 @@ def _participant(facts: ParticipantFacts, outcome: Outcome | None) -> Participan
     )
 
 
-def _rejected(received: ReceivedReport, rejected: RejectedReport) -> ReportRecord:
+def _rejected(each: _Rejected) -> ReportRecord:
+    received, rejected = each
     return ReportRecord(
         node_id=received.node_id,
         client=received.client,
@@ -439,14 +465,14 @@ def _rejected(received: ReceivedReport, rejected: RejectedReport) -> ReportRecor
 
 
 def _counted(
-    received: ReceivedReport,
+    each: _Accepted,
     energy_kwh: float | None,
     counted_emissions_kg: float,
     *,
     on_server_host: bool = False,
 ) -> ReportRecord:
-    report = received.report
-    assert isinstance(report, ClientReport)
+    received = each.received
+    raw = each.report.__dict__  # of a pydantic model: attribute look-ups cost three times as much
     return ReportRecord(
         node_id=received.node_id,
         client=received.client,
@@ -454,22 +480,22 @@ def _counted(
         reported_round=received.reported_round,
         late=received.late,
         accepted=True,
-        emissions_kg=report.emissions_kg,
-        energy_kwh=report.energy_kwh,
-        cpu_kwh=report.cpu_kwh,
-        gpu_kwh=report.gpu_kwh,
-        ram_kwh=report.ram_kwh,
-        duration_s=report.duration_s,
-        started_at=report.started_at,
-        ended_at=report.ended_at,
-        country=report.country,
-        carbon_intensity_g_per_kwh=report.carbon_intensity_g_per_kwh,
-        sensor=report.sensor,
-        scope=report.scope,
-        host_id=report.host_id,
-        tracker=report.tracker,
-        schema_version=report.schema_version,
-        dropped_fields=",".join(report.dropped_fields) or None,
+        emissions_kg=raw["emissions_kg"],
+        energy_kwh=raw["energy_kwh"],
+        cpu_kwh=raw["cpu_kwh"],
+        gpu_kwh=raw["gpu_kwh"],
+        ram_kwh=raw["ram_kwh"],
+        duration_s=raw["duration_s"],
+        started_at=raw["started_at"],
+        ended_at=raw["ended_at"],
+        country=raw["country"],
+        carbon_intensity_g_per_kwh=raw["carbon_intensity_g_per_kwh"],
+        sensor=raw["sensor"],
+        scope=raw["scope"],
+        host_id=raw["host_id"],
+        tracker=raw["tracker"],
+        schema_version=raw["schema_version"],
+        dropped_fields=",".join(raw["dropped_fields"]) if raw["dropped_fields"] else None,
         on_server_host=on_server_host,
         counted_energy_kwh=energy_kwh,
         counted_emissions_kg=counted_emissions_kg,

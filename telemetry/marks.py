@@ -3,17 +3,17 @@
 *Outlier*: the modified z-score of Iglewicz and Hoaglin (1993), *How to Detect and Handle Outliers*:
 |0.6745 (x - median) / MAD| > 3.5, over the reports of one round and phase.
 
-*Looks cumulative*: a client that keeps one tracker for all rounds and sends its running total. Its
-values never fall, and what it adds each round is steadier than the values themselves.
+*Looks cumulative*: a client that keeps one tracker for all rounds and sends its running total. Over
+five rounds and more its values never fall, and what it adds each round is steadier than the values
+themselves.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
-from math import fsum
-from statistics import fmean, median, pstdev
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, median
 from typing import Final, TypeVar
 
 from telemetry.domain import ReportRecord
@@ -42,43 +42,83 @@ def outliers(values: Mapping[K, float]) -> frozenset[K]:
     return frozenset(key for key, value in away.items() if factor * value / scale > OUTLIER_SCORE)
 
 
-def looks_cumulative(values: Sequence[float]) -> bool:
-    """Whether a client's last five values, oldest first, rise as a running total does.
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Count, mean and squared deviations of a series, by Welford's recurrence."""
 
-    None falls, and their differences have a smaller coefficient of variation (standard deviation ÷
-    mean) than they have themselves. Equal values are a steady client, not a running total.
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def plus(self, value: float) -> Spread:
+        """The series with one more value."""
+        count = self.count + 1
+        away = value - self.mean
+        mean = self.mean + away / count
+        return Spread(count, mean, self.squares + away * (value - mean))
+
+    @property
+    def variation(self) -> float:
+        """Coefficient of variation: standard deviation ÷ mean; infinite where the mean is 0."""
+        return sqrt(self.squares / self.count) / self.mean if self.mean > 0 else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """A client's bare values, any unit, since they last fell: what tells a running total.
+
+    All of them and not the last five: the higher a running total stands, the less it varies over
+    five rounds, and after some twenty an uneven one would no longer be told from a steady client.
     """
-    last = values[-ROUNDS_TO_LOOK_CUMULATIVE:]
-    if len(last) < ROUNDS_TO_LOOK_CUMULATIVE:
-        return False
-    steps = [after - before for before, after in pairwise(last)]
-    if min(steps) < 0 or fsum(steps) <= 0:
-        return False
-    return pstdev(steps) / fmean(steps) < pstdev(last) / fmean(last)
+
+    last: float | None = None
+    values: Spread = Spread()
+    steps: Spread = Spread()
+
+    def then(self, value: float) -> Rise:
+        """After one more value; a lower one begins anew."""
+        if self.last is None or value < self.last:
+            return Rise(value, Spread().plus(value))
+        return Rise(value, self.values.plus(value), self.steps.plus(value - self.last))
+
+    @property
+    def looks_cumulative(self) -> bool:
+        """Whether these are five values or more that rise as a running total does.
+
+        Their differences have a smaller coefficient of variation than they have themselves, and one
+        below 1: four zeros and a first value are no steady rise. Equal values are a steady client.
+        """
+        return (
+            self.values.count >= ROUNDS_TO_LOOK_CUMULATIVE
+            and self.steps.mean > 0
+            and self.steps.variation < min(1.0, self.values.variation)
+        )
 
 
 class BareHistory:
-    """The last bare values of each client of a run: what `looks_cumulative` judges.
+    """What each client of a run has reported bare: what `Rise.looks_cumulative` judges.
 
     A bare value is an amount without energy or window, as the platform's page shows it. Our helpers
-    measure each call by itself and are not looked at. Not thread-safe.
+    measure each call by itself and are not looked at. Bounded for each client. Not thread-safe.
     """
 
     def __init__(self) -> None:
-        self._values: dict[str, deque[float]] = {}
+        self._rises: dict[str, Rise] = {}
 
-    def of(self, node_id: str) -> Sequence[float]:
-        """A client's last values, oldest first; at most one fewer than are judged."""
-        return tuple(self._values.get(node_id, ()))
+    def of(self, node_id: str) -> Rise:
+        """A client's values in the rounds that have closed."""
+        return self._rises.get(node_id, NO_VALUES)
 
     def add(self, reports: Iterable[ReportRecord]) -> None:
         """Take in the reports of a round that has closed."""
         for report in reports:
             if is_bare(report):
-                kept = self._values.setdefault(
-                    report.node_id, deque(maxlen=ROUNDS_TO_LOOK_CUMULATIVE - 1)
+                self._rises[report.node_id] = self.of(report.node_id).then(
+                    report.emissions_kg or 0.0
                 )
-                kept.append(report.emissions_kg or 0.0)
+
+
+NO_VALUES: Final = Rise()
 
 
 def is_bare(report: ReportRecord) -> bool:
@@ -89,4 +129,5 @@ def is_bare(report: ReportRecord) -> bool:
         and not report.late
         and report.energy_kwh is None
         and report.schema_version is None
+        and report.started_at is None
     )

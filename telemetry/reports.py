@@ -55,6 +55,7 @@ SHORTEST_WINDOW_S: Final = 1.0
 """Shorter windows count as this long when plausibility is judged (clocks, sampling)."""
 JOULES_PER_KWH: Final = 3.6e6
 _VALUE_CHARACTERS: Final = 64
+_ENERGIES: Final = ("energy_kwh", "cpu_kwh", "gpu_kwh", "ram_kwh")
 
 _Text = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -145,13 +146,15 @@ def plausible(
     client draws. An energy beyond that is an invalid optional field.
     """
     most_kwh = max_client_power_w * max(window_s, SHORTEST_WINDOW_S) / JOULES_PER_KWH
-    too_much = [
-        name
-        for name in ("energy_kwh", "cpu_kwh", "gpu_kwh", "ram_kwh")
-        if (getattr(report, name) or 0.0) > most_kwh
-    ]
-    if too_much:
-        report = report.without(*too_much)
+    if (
+        (report.energy_kwh or 0.0) > most_kwh
+        or (report.cpu_kwh or 0.0) > most_kwh
+        or (report.gpu_kwh or 0.0) > most_kwh
+        or (report.ram_kwh or 0.0) > most_kwh
+    ):
+        report = report.without(
+            *(name for name in _ENERGIES if (getattr(report, name) or 0.0) > most_kwh)
+        )
     intensity = report.carbon_intensity_g_per_kwh
     bound = BARE_INTENSITY_G_PER_KWH if intensity is None else intensity
     if report.emissions_kg > most_kwh * bound / 1000.0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import fsum
@@ -11,6 +10,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
+from telemetry.domain.frozen import quickly_built
 from telemetry.domain.vocabulary import (
     CLIENT_BUCKETS_G,
     GRAMS_PER_KG,
@@ -74,6 +74,7 @@ class Lap:
     """The whole machine's energy that ``energy_kwh`` is the share of; None in machine scope."""
 
 
+@quickly_built
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticipantRecord:
     """One client's part in one round; a client without any report has one too.
@@ -99,6 +100,7 @@ class ParticipantRecord:
     bytes_from: Count | None = None
 
 
+@quickly_built
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRecord:
     """One report: as the client sent it (raw) and as it counts (after the host rule).
@@ -146,6 +148,8 @@ class ReportRecord:
     @property
     def flags(self) -> tuple[str, ...]:
         """The names of the marks that are set."""
+        if not (self.looks_cumulative or self.outlier):
+            return ()
         names = ("looks_cumulative", "outlier")
         return tuple(name for name in names if getattr(self, name))
 
@@ -167,9 +171,10 @@ class Histogram:
     def of(cls, emissions_kg: Iterable[float]) -> Histogram:
         """Histogram of one value a client, each in kg CO2eq."""
         grams = [value * GRAMS_PER_KG for value in emissions_kg]
-        places = Counter(bisect_left(CLIENT_BUCKETS_G, value) for value in grams)
-        counts = tuple(places.get(place, 0) for place in range(len(CLIENT_BUCKETS_G) + 1))
-        return cls(counts=counts, sum_g=fsum(grams))
+        counts = [0] * (len(CLIENT_BUCKETS_G) + 1)
+        for value in grams:
+            counts[bisect_left(CLIENT_BUCKETS_G, value)] += 1
+        return cls(counts=tuple(counts), sum_g=fsum(grams))
 
     def plus(self, other: Histogram) -> Histogram:
         """Both distributions together."""

@@ -82,7 +82,7 @@ class RoundRecord(Record):
         """Seconds from the round's start to its end."""
         return (self.ended_at - self.started_at) / timedelta(seconds=1)
 
-    @property
+    @cached_property
     def trained(self) -> tuple[ParticipantRecord, ...]:
         """Those who were sent a train message."""
         return tuple(p for p in self.participants if p.train)
@@ -103,7 +103,7 @@ class RoundRecord(Record):
         reported, participants = self.outcome_count("reported"), len(self.trained)
         return None if reported is None or not participants else reported / participants
 
-    @property
+    @cached_property
     def accepted(self) -> tuple[ReportRecord, ...]:
         """The reports that count."""
         return tuple(r for r in self.reports if r.accepted)
@@ -189,17 +189,22 @@ class RoundRecord(Record):
         """The known ones of server and clients; None only if neither is known."""
         return sum_known((self.server_emissions_kg, self.clients_emissions_kg))
 
+    @cached_property
+    def flagged(self) -> tuple[ReportRecord, ...]:
+        """Accepted reports that bear a mark; they count like any other."""
+        return tuple(r for r in self.accepted if r.outlier or r.looks_cumulative)
+
     @property
     def reports_flagged(self) -> int | None:
-        """Accepted reports that bear a mark; they count like any other."""
-        return sum(1 for r in self.accepted if r.flags) if self.tracked else None
+        """How many accepted reports bear a mark."""
+        return len(self.flagged) if self.tracked else None
 
     @property
     def flagged_emissions_kg(self) -> float | None:
         """What the marked reports count for: part of the total, never added to it."""
         if not self.tracked:
             return None
-        return fsum(r.counted_emissions_kg or 0.0 for r in self.accepted if r.flags)
+        return fsum(r.counted_emissions_kg or 0.0 for r in self.flagged)
 
     @property
     def clients_reported_emissions_kg(self) -> float | None:
@@ -274,11 +279,12 @@ class RoundRecord(Record):
     @property
     def client_histogram(self) -> Histogram:
         """Counted emissions of each client in this round, train and evaluate together."""
-        by_client: dict[str, list[float]] = {}
+        by_client: dict[str, float] = {}
         for report in self.accepted:
             if report.counted_emissions_kg is not None:
-                by_client.setdefault(report.node_id, []).append(report.counted_emissions_kg)
-        return Histogram.of(fsum(values) for values in by_client.values())
+                before = by_client.get(report.node_id, 0.0)
+                by_client[report.node_id] = before + report.counted_emissions_kg
+        return Histogram.of(by_client.values())
 
     def phase_energy_kwh(self, phase: ServerPhase) -> float | None:
         """The server's energy in one phase, before the split."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from math import fsum
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Phase = Literal["train", "evaluate"]
 Outcome = Literal["reported", "missing", "rejected", "failed"]
@@ -25,8 +25,14 @@ OnBudget = Literal["warn", "stop"]
 SERVER_PHASES: Final[tuple[ServerPhase, ...]] = get_args(ServerPhase)
 ROUND_STATUSES: Final[tuple[RoundStatus, ...]] = get_args(RoundStatus)
 
-FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _plain_zero(value: float) -> float:
+    """-0.0 as 0.0: SQLite stores no sign of it, and a seal over what was sent would be broken."""
+    return value + 0.0
+
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_plain_zero)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_plain_zero)]
 Count = Annotated[int, Field(ge=0)]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 ShortText = Annotated[str, Field(max_length=256)]
@@ -46,6 +52,13 @@ class Record(BaseModel):
     """Base of the records that are built once a round or once a run."""
 
     model_config = STRICT
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without the figures that were worked out for the original."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in set(copy.__dict__) - set(type(self).model_fields):
+            del copy.__dict__[name]
+        return copy
 
 
 def sum_known(values: Iterable[float | None]) -> float | None:

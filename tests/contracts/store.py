@@ -609,6 +609,13 @@ class StoreContract:
         assert list(shown(store, None)) == []
         assert list(store.runs()) == []
 
+    def test_rounds_that_nobody_measured_leave_the_total_unknown(self, started: Store):
+        """A set-up without a meter and without clients is no zero."""
+        started.record_round(make_round(0, server_kwh=None))
+        started.record_round(make_round(1, server_kwh=None, clients={"a": "missing"}))
+        assert started.run(RUN_ID).totals.total_emissions_kg is None
+        assert [row.cumulative_emissions_kg for row in started.rounds(RUN_ID)] == [None, None]
+
     # --- rounds without rows -------------------------------------------------------------------
 
     def test_a_round_without_rows_keeps_its_sums_and_no_client(self, started: Store):

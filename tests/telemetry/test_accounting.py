@@ -12,72 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.accounting import (
-    ParticipantFacts,
-    ReceivedReport,
-    RoundFacts,
-    Rules,
-    account,
-    overlap_factor,
-)
-from telemetry.domain import Factors, Lap, RoundRecord
-from telemetry.reports import read_report
-
-T0 = 1_767_323_045.0
-SERVER_HOST = "5e5e5e5e5e5e"
-FACTORS = Factors(
-    server_carbon_intensity_g_per_kwh=200.0,
-    intensity_source="test",
-    pue=1.5,
-    server_scope="machine",
-    server_sensor="constant",
-)
-
-
-def node(name: str, **facts: Any) -> ParticipantFacts:
-    """A client that was sent a train message and answered."""
-    defaults: dict[str, Any] = {
-        "client": f"c-{name}", "train": True, "sent_at": T0, "replied_at": T0 + 60, "loopback": False
-    }  # fmt: skip
-    return ParticipantFacts(node_id=name, **{**defaults, **facts})
-
-
-def report(name: str, emissions_kg: Any, /, **values: Any) -> ReceivedReport:
-    """A report of ``name``; phase, lateness and the server's window may be given too."""
-    own = {k: values.pop(k) for k in list(values) if k in ReceivedReport.__dataclass_fields__}
-    wire = {"emissions_kg": emissions_kg, **values}
-    defaults: dict[str, Any] = {
-        "client": f"c-{name}", "phase": "train", "reported_round": 1, "late": False,
-        "sent_at": T0, "replied_at": T0 + 60, "loopback": False,
-    }  # fmt: skip
-    return ReceivedReport(node_id=name, report=read_report(wire), **{**defaults, **own})
-
-
-def window(start: float, end: float) -> dict[str, float]:
-    """A client's own window, in seconds after the round's start."""
-    return {"started_at": T0 + start, "ended_at": T0 + end}
-
-
-def round_of(
-    *reports: ReceivedReport,
-    nodes: tuple[ParticipantFacts, ...] | None = None,
-    server_kwh: float | None = 0.01,
-    **facts: Any,
-) -> RoundRecord:
-    """One closed round of a minute with the server's meter at ``server_kwh``."""
-    if nodes is None:
-        nodes = tuple(node(name) for name in sorted({r.node_id for r in reports}))
-    lap = Lap(phase="wait", wall_s=60.0, metered_s=0.0 if server_kwh is None else 60.0,
-              energy_kwh=server_kwh)  # fmt: skip
-    defaults: dict[str, Any] = {
-        "run_id": "20260102-030405-abcdef", "round": 1, "attempt": 1, "revision": 1,
-        "closed": True, "tracked": True, "status": "completed", "reason": None,
-        "started_at": T0, "ended_at": T0 + 60, "connected": len(nodes), "factors": FACTORS,
-        "server_host_id": SERVER_HOST, "rules": Rules(), "participants": nodes,
-        "reports": reports, "laps": (lap,),
-    }  # fmt: skip
-    return account(RoundFacts(**{**defaults, **facts}))
-
+from telemetry.accounting import ReceivedReport, Rules, overlap_factor
+from telemetry.domain import RoundRecord
+from tests.telemetry.facts import FACTORS, SERVER_HOST, T0, node, report, round_of, window
 
 # --- sums ----------------------------------------------------------------------------------------
 
@@ -131,6 +68,13 @@ def test_every_participant_has_exactly_one_outcome() -> None:
     assert sum(record.outcomes.values()) == len(record.trained) == 5
     assert record.coverage == 1 / 5
     assert not record.complete
+
+
+def test_of_two_rejected_reports_the_first_stands() -> None:
+    """With its own reason; the second is a repeat."""
+    record = round_of(report("1", -1), report("1", "x"))
+    assert [r.rejection for r in record.reports] == ["negative"]
+    assert record.reports_repeated == 1
 
 
 def test_a_failed_clients_report_counts_in_emissions_but_not_in_coverage() -> None:
@@ -454,3 +398,26 @@ def test_a_client_that_reports_twice_changes_no_figure(fleet: list[Any], again: 
     assert after.report_count("repeated") == len(second)
     assert after.reports == before.reports
     assert after.summary().total_emissions_kg == before.summary().total_emissions_kg
+
+
+# --- reports that are no whole machine's ---------------------------------------------------------
+
+
+def test_a_report_of_nothing_takes_nothing_from_its_neighbours() -> None:
+    """Nine clients that claim an honest one's host with zeros leave its gram as it is."""
+    honest = report("1", 0.001, host_id="a" * 12, **window(0, 60))
+    zeros = [report(str(n), 0.0, host_id="a" * 12, **window(0, 60)) for n in range(2, 11)]
+    record = round_of(honest, *zeros, nodes=tuple(node(str(n)) for n in range(1, 11)))
+    assert record.clients_emissions_kg == pytest.approx(0.001, rel=1e-12)
+
+
+def test_parts_of_a_machine_add_up_and_whole_machines_do_not() -> None:
+    """Four shares of a gram are four grams; with one whole machine among them nobody knows."""
+    nodes = tuple(node(str(n)) for n in range(1, 5))
+    parts = [
+        report(str(n), 0.001, host_id="a" * 12, scope="process", **window(0, 60))
+        for n in range(1, 5)
+    ]
+    assert round_of(*parts, nodes=nodes).clients_emissions_kg == pytest.approx(0.004, rel=1e-12)
+    mixed = [report("1", 0.001, host_id="a" * 12, scope="machine", **window(0, 60)), *parts[1:]]
+    assert round_of(*mixed, nodes=nodes).clients_emissions_kg == pytest.approx(0.001, rel=1e-12)
