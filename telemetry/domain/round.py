@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from math import fsum
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AwareDatetime, Field
 
@@ -74,6 +74,13 @@ class RoundRecord(Record):
     privacy_epsilon: NonNegative | None = None
     noise: NoiseRecord | None = None
     """Not in `summary`, and so in nothing that is made of it."""
+
+    def __copy__(self) -> Self:
+        """A copy without the figures worked out so far: `model_copy` may be about to change facts."""
+        copied = super().__copy__()
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
     # --- clients -----------------------------------------------------------------------------
 

@@ -656,6 +656,14 @@ class StoreContract:
         started.resume_run(RUN_ID, OTHER, EXPIRED)
         assert started.run(RUN_ID).sha256 is None
 
+    def test_a_round_closed_by_interruption_has_its_evidence(self, started: Store):
+        """Though it was stored open before, when there was none."""
+        started.record_round(make_round(1, clients={"a": 0.5}, closed=False))
+        started.mark_interrupted(EXPIRED, nobody_lives)
+        [row] = started.rounds(RUN_ID)
+        assert row.evidence_sha256 is not None
+        assert row.evidence_sha256 == started.round(RUN_ID, 1).evidence_sha256
+
     def test_evidence_changes_with_any_row(self, started: Store):
         """Swapping two clients leaves every sum as it is, and not the seal."""
         one = make_round(1, clients={"a": 0.5, "b": 0.25})
