@@ -19,6 +19,8 @@ from fedserver.runs_common import (
     opened_store,
     resolved_run,
 )
+from fedserver.runs_delete import delete
+from fedserver.runs_verify import verify
 from fedserver.wording import (
     closing_line,
     decimals_for,
@@ -28,8 +30,13 @@ from fedserver.wording import (
 )
 from telemetry.domain import GRAMS_PER_KG, RoundSummary, StoredRun
 from telemetry.exporters import FORMATS
+from telemetry.statement import statement
 
-runs = typer.Typer(help="List, show and export recorded runs.", no_args_is_help=True)
+runs = typer.Typer(
+    help="List, show, export, verify and delete recorded runs.", no_args_is_help=True
+)
+runs.command()(verify)
+runs.command()(delete)
 
 
 @runs.command("list")
@@ -59,11 +66,22 @@ def list_runs(store: StoreOption = None, config: FileOption = None) -> None:
 
 
 @runs.command()
-def show(run: RunArgument, store: StoreOption = None, config: FileOption = None) -> None:
+def show(
+    run: RunArgument,
+    method: Annotated[
+        bool,
+        typer.Option("--method", help="A paragraph on figures and method, to be pasted elsewhere."),
+    ] = False,
+    store: StoreOption = None,
+    config: FileOption = None,
+) -> None:
     """One run: its figures, what they rest on, and its rounds."""
     with opened_store(store, config) as opened:
         stored = resolved_run(opened, run)
         rounds = list(opened.rounds(stored.run_id))
+        if method:
+            typer.echo(_statement(stored, rounds))
+            return
         for line in describe_run(stored, rounds):
             typer.echo(line)
         if rounds:
@@ -107,6 +125,12 @@ def export(
 # --- words and tables ----------------------------------------------------------------------------
 
 
+def _statement(run: StoredRun, rounds: list[RoundSummary]) -> str:
+    from fedserver.running import country_name
+
+    return statement(run, rounds, country_name(run.info.factors.country))
+
+
 def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
     """What ``runs show`` says above the table of rounds."""
     from fedserver.running import country_name
@@ -137,6 +161,12 @@ def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
             f"server     {info.tracker or 'no meter'}, scope {info.factors.server_scope}, "
             f"sensor {info.factors.server_sensor}, PUE {info.factors.pue:g}",
         ]
+    if not info.client_rows or not all(row.client_rows for row in rounds):
+        lines.append(
+            "clients    no rows of clients are kept, only sums (telemetry.client_rows: false)"
+        )
+    if run.ended_at is not None:
+        lines.append(f"seal       {run.sha256 or 'none: recorded before there were seals'}")
     return lines
 
 

@@ -50,14 +50,23 @@ class SqlStore:
     """Runs in the tables of `telemetry.store.sql.tables`.
 
     The engine is the store's own: `close` disposes of it. The schema must be there already.
+    ``forget`` is called after a deletion: what the database has to do so that nothing is left.
     """
 
-    def __init__(self, engine: Engine, *, url: str, secret: bytes) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        url: str,
+        secret: bytes,
+        forget: Callable[[], None] | None = None,
+    ) -> None:
         self._reader = engine
         self._writer = engine.execution_options(**{WRITES: True})
         self._time = time_form(engine.dialect)
         self._url = url
         self._secret = secret
+        self._forget = forget
         # Threads of this process queue here in turn; only other processes wait in the database.
         self._one_writer = Lock()
 
@@ -175,6 +184,8 @@ class SqlStore:
             left = {"run_id": run_id, "deleted_at": now, "sha256": run.sha256}
             connection.execute(insert(tables.deleted_runs).values(left))
             connection.execute(delete(tables.runs).where(tables.runs.c.run_id == run_id))
+        if self._forget is not None:
+            self._forget()
 
     def runs(self) -> Sequence[StoredRun]:
         """See `Store.runs`."""
