@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -143,6 +144,35 @@ def test_verify_wants_one_run_or_all(store: Store, typed: Typed) -> None:
     for arguments in ((), (RUN_ID, "--all")):
         assert typed("verify", *arguments) == 2
         assert "name one run, or give --all" in typed.err
+
+
+def test_an_export_is_held_against_the_store(store: Store, typed: Typed) -> None:
+    """A figure that was changed in the file is named, wherever it stands."""
+    assert typed("export", RUN_ID, "--format", "json", "-o", "run.json") == 0
+    assert typed("verify", "--json", "run.json") == 0
+    assert typed.out.endswith("run.json: as the store has it\n")
+    assert f"run {RUN_ID}: OK" in typed.out
+    export = json.loads(Path("run.json").read_text())
+    export["rounds"][1]["reports"][0]["emissions_kg"] = 0.125
+    export["run"]["run_name"] = "better"
+    del export["rounds"][0]["clients"][1]
+    Path("run.json").write_text(json.dumps(export))
+    assert typed("verify", "--json", "run.json") == 1
+    assert typed.out.splitlines()[1:] == [
+        "run.json: not what the store has",
+        "  rounds[0].clients: 1 in the file, 2 in the store",
+        "  rounds[1].reports[0].emissions_kg: 0.125 in the file, 0.25 in the store",
+        '  run.run_name: "better" in the file, "digits" in the store',
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"run_id": "x", "format_version": 2}'])
+def test_what_is_no_export_is_refused(store: Store, typed: Typed, text: str) -> None:
+    """With the reason, and so is a file that is not there."""
+    Path("run.json").write_text(text)
+    assert typed("verify", "--json", "run.json") == 2
+    assert "not a JSON export of a run" in typed.err
+    assert typed("verify", "--json", "nowhere.json") == 2
 
 
 # --- delete ----------------------------------------------------------------------------------------
