@@ -40,7 +40,7 @@ from fedserver.transport import (
     check_address,
     prepare_flower_process,
 )
-from fedserver.wording import closing_line, round_line
+from fedserver.wording import closing_line, round_line, sealed_line
 from fedserver_hooks.intensity import lookup
 from fedserver_hooks.meter import Meter
 from fedserver_hooks.recorder import RoundRecorder
@@ -283,12 +283,13 @@ def _end(
     server.grid.disconnect_all(0.0 if hurried else DISCONNECT_GRACE_S)
     server.grid.stop(0.2 if hurried else 0.5)
     run_id = recorder.run.run_id
+    # Asked before they are written: what is in the store from here on, its seal too, is in them.
+    complete = recorder.delivered()
     paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
     if result.ended == "completed":
         remove_checkpoint(folder_of(config, run_id))
     else:
         _log_how_to_resume(config, run_id)
-    complete = recorder.delivered()
     closing = closing_of(store, run_id)
     if not complete:
         left = recorder.undelivered_rounds
@@ -344,7 +345,8 @@ def closing_of(store: Store, run_id: str) -> str:
         rounds = list(store.rounds(run_id))
     except TelemetryError as error:
         return f"the footprint could not be read back: {error}"
-    return closing_line(run, rounds, country_name(run.info.factors.country))
+    closing = closing_line(run, rounds, country_name(run.info.factors.country))
+    return sealed_line(closing, run)
 
 
 def country_name(code: str | None) -> str | None:

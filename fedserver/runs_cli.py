@@ -21,8 +21,10 @@ from fedserver.runs_common import (
     resolved_run,
 )
 from fedserver.runs_compare import compare_runs, value_lines
+from fedserver.runs_delete import delete
 from fedserver.runs_recost import recost
 from fedserver.runs_sci import sci
+from fedserver.runs_verify import verify
 from fedserver.wording import (
     closing_line,
     decimals_for,
@@ -32,9 +34,11 @@ from fedserver.wording import (
 )
 from telemetry.domain import GRAMS_PER_KG, RoundSummary, StoredRun
 from telemetry.exporters import FORMATS
+from telemetry.statement import statement
 
 runs = typer.Typer(
-    help="List, show, export, compare and re-cost recorded runs.", no_args_is_help=True
+    help="List, show, export, compare, re-cost, verify and delete recorded runs.",
+    no_args_is_help=True,
 )
 
 
@@ -68,6 +72,10 @@ def list_runs(store: StoreOption = None, config: FileOption = None) -> None:
 def show(
     run: RunArgument,
     target: TargetOption = None,
+    method: Annotated[
+        bool,
+        typer.Option("--method", help="A paragraph on figures and method, to be pasted elsewhere."),
+    ] = False,
     store: StoreOption = None,
     config: FileOption = None,
 ) -> None:
@@ -76,6 +84,9 @@ def show(
     with opened_store(store, config) as opened:
         stored = resolved_run(opened, run)
         rounds = list(opened.rounds(stored.run_id))
+        if method:
+            typer.echo(_statement(stored, rounds))
+            return
         for line in (*describe_run(stored, rounds), *value_lines(stored, rounds, target)):
             typer.echo(line)
         if rounds:
@@ -119,9 +130,17 @@ def export(
 runs.command("compare")(compare_runs)
 runs.command("recost")(recost)
 runs.command("sci")(sci)
+runs.command("verify")(verify)
+runs.command("delete")(delete)
 
 
 # --- words and tables ----------------------------------------------------------------------------
+
+
+def _statement(run: StoredRun, rounds: list[RoundSummary]) -> str:
+    from fedserver.running import country_name
+
+    return statement(run, rounds, country_name(run.info.factors.country))
 
 
 def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
@@ -154,6 +173,12 @@ def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
             f"server     {info.tracker or 'no meter'}, scope {info.factors.server_scope}, "
             f"sensor {info.factors.server_sensor}, PUE {info.factors.pue:g}",
         ]
+    if not info.client_rows or not all(row.client_rows for row in rounds):
+        lines.append(
+            "clients    no rows of clients are kept, only sums (telemetry.client_rows: false)"
+        )
+    if run.ended_at is not None:
+        lines.append(f"seal       {run.sha256 or 'none: recorded before there were seals'}")
     return lines
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.console import Console
 from telemetry.domain import StoredRun
 from telemetry.selection import resolve_run
 from telemetry.store import Store, open_store
+
+if TYPE_CHECKING:
+    from fedserver.config import ServerConfig
 
 DATABASE_VARIABLE: Final = "FEDSERVER_TELEMETRY__DATABASE_URL"
 
@@ -53,16 +56,28 @@ def opened_store(store: str | None, config: Path | None) -> Iterator[Store]:
 
 def store_url(store: str | None, config: Path | None) -> str:
     """``--store`` > environment > ``-c FILE`` > ./server.yaml > sqlite:///telemetry.db."""
-    from fedserver.config import load_config
-
     if store is not None:
         return store
     if DATABASE_VARIABLE in os.environ:
         return os.environ[DATABASE_VARIABLE]
+    found = _configured(config)
+    return "sqlite:///telemetry.db" if found is None else found.telemetry.database_url
+
+
+def output_dir(config: Path | None) -> Path:
+    """Where a server of this configuration (or of none) writes what a run leaves behind."""
+    found = _configured(config)
+    return Path("runs") if found is None else found.model.output_dir
+
+
+def _configured(config: Path | None) -> ServerConfig | None:
+    """``-c FILE``, else ./server.yaml; None where there is neither."""
+    from fedserver.config import load_config
+
     file = config or Path("server.yaml")
-    if config is not None or file.exists():
-        return load_config(file, {}, {}).config.telemetry.database_url
-    return "sqlite:///telemetry.db"
+    if config is None and not file.exists():
+        return None
+    return load_config(file, {}, {}).config
 
 
 def resolved_run(store: Store, wanted: str) -> StoredRun:

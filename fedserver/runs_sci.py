@@ -20,7 +20,7 @@ from fedserver.wording import grams
 from telemetry.analysis.sci import UNIT_WORDS, UNITS, Score, examples_of, scores
 from telemetry.analysis.value import measured_kg, value_of
 from telemetry.domain import RoundSummary, StoredRun
-from telemetry.exporters.run_json import BOUNDARY
+from telemetry.method import boundary, method_of
 
 STANDARD = "ISO/IEC 21031:2024 (Software Carbon Intensity)"
 FORMULA = "SCI = ((E x I) + M) per R; here the operational part, (E x I) per R, without M"
@@ -55,7 +55,7 @@ def sci(
     for line in _heading(stored, rounds):
         typer.echo(line)
     console().print(_table(shown))
-    for line in _boundary():
+    for line in _boundary(stored, rounds):
         typer.echo(line)
 
 
@@ -99,12 +99,13 @@ def _table(shown: tuple[Score, ...]) -> Table:
     return table
 
 
-def _boundary() -> list[str]:
+def _boundary(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
+    known = boundary(method_of(run, rounds))
     return [
         "included",
-        *(f"  {line}" for line in BOUNDARY["included"]),
+        *(f"  {line}" for line in known["included"]),
         "not included",
-        *(f"  {line}" for line in BOUNDARY["not_included"]),
+        *(f"  {line}" for line in known["not_included"]),
     ]
 
 
@@ -130,5 +131,5 @@ def _as_json(
             }
             for score in shown
         ],
-        "boundary": BOUNDARY,
+        "boundary": boundary(method_of(run, rounds)),
     }

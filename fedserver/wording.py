@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from telemetry.digest import SEAL_DIGITS
 from telemetry.domain import (
     GRAMS_PER_KG,
     Factors,
@@ -97,6 +98,11 @@ def closing_line(run: StoredRun, rounds: Sequence[RoundSummary], country: str | 
         f"server {_with_unit(totals.server_emissions_kg, places)} + "
         f"clients {_with_unit(clients, places)} ({'; '.join(said)})"
     )
+
+
+def sealed_line(closing: str, run: StoredRun) -> str:
+    """The closing line with the beginning of the run's seal, by which its figures are recognised."""
+    return closing if run.sha256 is None else f"{closing}, sealed {run.sha256[:SEAL_DIGITS]}"
 
 
 def sensor_words(factors: Factors) -> str:

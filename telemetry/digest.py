@@ -14,6 +14,8 @@ from telemetry.domain import RoundSummary, RunInfo, RunStatus, sha256_of
 
 SEAL_VERSION: Final = 1
 """Of what is sealed and how; part of it."""
+SEAL_DIGITS: Final = 12
+"""Of a seal's 64 digits, where it only is to be recognised."""
 
 
 def run_sha256(

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from telemetry.domain import StoredRun
-from telemetry.errors import RunNotFound
+from telemetry.errors import RunDeleted, RunNotFound
 from telemetry.store.base import Store
 
 LATEST: Final = "latest"
@@ -21,16 +21,26 @@ def resolve_run(store: Store, wanted: str) -> StoredRun:
 
     In this order: its exact id; the beginning of exactly one id, from `MIN_PREFIX` characters on;
     its name (the newest run of that name); ``latest``, the one that started last, running or not.
-    Raises `RunNotFound` with at most `MAX_CANDIDATES` candidates, the likeliest first, and
-    `StoreError` where the store cannot be read.
+    Raises `RunNotFound` with at most `MAX_CANDIDATES` candidates, the likeliest first (`RunDeleted`
+    for the exact id of a run that was deleted), and `StoreError` where the store cannot be read.
     """
     runs = sorted(store.runs(), key=lambda run: run.info.started_at, reverse=True)
     found = _exact(runs, wanted) or _by_prefix(runs, wanted) or _by_name(runs, wanted)
     if found is None and wanted == LATEST and runs:
         found = runs[0]
     if found is None:
+        _refuse_deleted(store, wanted)
         raise RunNotFound(wanted, _candidates(runs, wanted), store.url)
     return found
+
+
+def _refuse_deleted(store: Store, wanted: str) -> None:
+    try:
+        store.run(wanted)
+    except RunDeleted:
+        raise
+    except RunNotFound:
+        return
 
 
 def _exact(runs: Sequence[StoredRun], wanted: str) -> StoredRun | None:

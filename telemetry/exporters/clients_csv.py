@@ -10,10 +10,10 @@ no report has no row here: the ``json`` format lists every participant. Neither 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TextIO
 
-from telemetry.domain import ReportOutcome, ReportRecord, RunInfo
+from telemetry.domain import ReportOutcome, ReportRecord, RoundSummary, RunInfo
 from telemetry.exporters.base import Format, Notes
 from telemetry.exporters.cells import Cell, flag, iso_utc, neutral, write_table
 from telemetry.store.base import Store
@@ -68,7 +68,19 @@ def write(store: Store, run_id: str, out: TextIO) -> Notes:
     """Write the reports of a run's closed rounds as CSV."""
     run = store.run(run_id).info
     write_table(out, COLUMNS, _rows(run, store.reports(run_id)))
-    return []
+    return _not_kept(store.rounds(run_id))
+
+
+def _not_kept(rounds: Iterable[RoundSummary]) -> Notes:
+    """Says so where reports were counted and no row of them was kept: that is not "none came"."""
+    kept = [row.client_rows for row in rounds]
+    without = kept.count(False)
+    if not without:
+        return []
+    return [
+        f"{without} of {len(kept)} rounds have no rows here: only sums of their clients were kept "
+        "(telemetry.client_rows: false)"
+    ]
 
 
 def _rows(run: RunInfo, reports: Iterator[Row]) -> Iterator[list[Cell]]:

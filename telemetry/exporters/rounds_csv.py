@@ -1,7 +1,8 @@
 """``csv``: one row a closed round and attempt.
 
 Unknown is an empty cell, never 0. Energies are kWh at the meter, before PUE; emissions are kg CO2eq
-and include PUE. Columns may be added at the end, never moved.
+and include PUE. Columns may be added at the end, never moved. Training metrics follow the fixed
+columns, and ``run_sha256``, the seal of a run that has ended, comes last.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final, TextIO
 
-from telemetry.domain import RoundSummary, RunInfo
+from telemetry.domain import RoundSummary, RunInfo, StoredRun
 from telemetry.exporters.base import Format, Notes
 from telemetry.exporters.cells import Cell, flag, iso_utc, neutral, write_table
 from telemetry.store.base import Store
@@ -59,17 +60,19 @@ ROUND_COLUMNS: Final[dict[str, Callable[[RoundSummary], Cell]]] = {
 }
 
 COLUMNS: Final = (*RUN_COLUMNS, *ROUND_COLUMNS)
-"""The fixed columns in their order; the training metrics follow them."""
+"""The fixed columns in their order; the training metrics follow them, and `SEAL_COLUMN`."""
+SEAL_COLUMN: Final = "run_sha256"
 
 
 def write(store: Store, run_id: str, out: TextIO) -> Notes:
     """Write a run's closed rounds as CSV."""
-    run = store.run(run_id).info
+    run = store.run(run_id)
     train, evaluate, rounds = _metric_names(store, run_id)
     header = [
         *COLUMNS,
         *(f"train_{name}" for name in train),
         *(f"evaluate_{name}" for name in evaluate),
+        SEAL_COLUMN,
     ]
     write_table(out, header, _rows(run, islice(store.rounds(run_id), rounds), train, evaluate))
     return []
@@ -92,14 +95,14 @@ def _metric_names(store: Store, run_id: str) -> tuple[list[str], list[str], int]
 
 
 def _rows(
-    run: RunInfo, rounds: Iterator[RoundSummary], train: list[str], evaluate: list[str]
+    run: StoredRun, rounds: Iterator[RoundSummary], train: list[str], evaluate: list[str]
 ) -> Iterator[list[Cell]]:
-    of_run = [cell(run) for cell in RUN_COLUMNS.values()]
+    of_run = [cell(run.info) for cell in RUN_COLUMNS.values()]
     for row in rounds:
         cells = [*of_run, *(cell(row) for cell in ROUND_COLUMNS.values())]
         cells += [row.train_metrics.get(name) for name in train]
         cells += [row.evaluate_metrics.get(name) for name in evaluate]
-        yield cells
+        yield [*cells, run.sha256]
 
 
 FORMAT: Final = Format(name="csv", media_type="text/csv", suffix=".csv", write=write)

@@ -1,4 +1,4 @@
-"""``json``: a whole run - facts, method, totals, every closed round with its clients and reports.
+"""``json``: a whole run - seal, facts, method, totals, every closed round with its clients and reports.
 
 Written piece by piece, one client at a time, so that its size does not matter. A round's
 ``participants`` is a number, its ``clients`` say who they were, under their pseudonyms; connections
@@ -19,13 +19,12 @@ from telemetry.domain import (
     CLIENT_BUCKETS_G,
     Histogram,
     RoundSummary,
-    RunInfo,
     RunTotals,
-    Sensor,
     StoredRun,
 )
 from telemetry.exporters.base import Format, Notes
 from telemetry.exporters.cells import iso_utc
+from telemetry.method import SEAL_COVERS, boundary, method_of
 from telemetry.store.base import Store
 
 VERSION: Final = 1
@@ -46,25 +45,6 @@ TRACKED_ONLY: Final = frozenset(
 )
 """Counts that would read 0 where reports are thrown away unread: unknown there."""
 
-BOUNDARY: Final = {
-    "included": [
-        "electricity of the server during the run, set-up and waiting included, as far as its "
-        "meter sees it",
-        "electricity of the clients' training and evaluation, as far as they report it",
-        "data centre overhead of the server, by the factor given as pue",
-    ],
-    "not_included": [
-        "clients that sent no valid report, and whatever a client did not measure",
-        "energy of data transfer over networks",
-        "manufacture, transport and disposal of hardware",
-        "water",
-        "work before the run and use of the model after it",
-    ],
-    "machines": "reports of clients on one machine are scaled to the time they cover together; "
-    "clients on the server's machine are split off from the server's figure, not added to it",
-    "unknown": "null is unknown and never 0; a total is the sum of its known parts",
-}
-
 
 def write(store: Store, run_id: str, out: TextIO) -> Notes:
     """Write a run with all its closed rounds as one JSON object."""
@@ -72,11 +52,12 @@ def write(store: Store, run_id: str, out: TextIO) -> Notes:
     head = {
         "format_version": VERSION,
         "run_id": run.run_id,
+        "sha256": run.sha256,
         "status": run.status,
         "reason": run.reason,
         "ended_at": run.ended_at,
         "run": _members(run.info),
-        "method": method(run.info, _sensors(store.rounds(run_id))),
+        "method": method(run, store.rounds(run_id)),
         "totals_of_closed_rounds": _counted(run.totals, run.info.tracked),
     }
     out.write("{\n")
@@ -88,32 +69,24 @@ def write(store: Store, run_id: str, out: TextIO) -> Notes:
     return []
 
 
-def method(info: RunInfo, sensors: Iterable[Sensor] = ()) -> dict[str, Any]:
-    """How the figures came about, for a reader who has only this file.
-
-    ``sensors`` are what the rounds' figures really rest on; the run's own entry is what was known
-    when it started.
-    """
-    factors = info.factors
-    return {
-        "tracked": info.tracked,
-        "tracker": info.tracker,
-        "server_sensors": sorted(sensors) or [factors.server_sensor],
-        "server_scope": factors.server_scope,
-        "server_share": factors.server_share,
-        "server_carbon_intensity_g_per_kwh": factors.server_carbon_intensity_g_per_kwh,
-        "intensity_source": factors.intensity_source,
-        "intensity_year": factors.intensity_year,
-        "country": factors.country,
-        "pue": factors.pue,
+def method(run: StoredRun, rounds: Iterable[RoundSummary]) -> dict[str, Any]:
+    """How the figures came about, for a reader who has only this file."""
+    found = method_of(run, rounds)
+    return _members(found) | {
         "energy": "kWh at the meter, before PUE",
         "emissions": "kg CO2eq; the server's are energy x PUE x carbon intensity",
-        "boundary": BOUNDARY,
+        "estimates": "beside the measured total and never in it",
+        "clients": _KEPT if found.client_rows else _NOT_KEPT,
+        "seal": SEAL_COVERS,
+        "boundary": boundary(found),
     }
 
 
-def _sensors(rounds: Iterable[RoundSummary]) -> set[Sensor]:
-    return {row.factors.server_sensor for row in rounds if row.host_energy_kwh is not None}
+_KEPT: Final = "each client and each report of a round is listed with it, under pseudonyms"
+_NOT_KEPT: Final = (
+    "only sums and distributions were kept (telemetry.client_rows: false): the lists of clients and "
+    "reports of such rounds are empty, whoever took part"
+)
 
 
 def _write_rounds(store: Store, run: StoredRun, out: TextIO) -> None:

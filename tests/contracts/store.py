@@ -345,8 +345,8 @@ class StoreContract:
         started.record_round(make_round(4, closed=False, clients={"1": 0.5}))
         third = make_round(3, server_kwh=0.002, clients={"1": 0.5}).total_emissions_kg
         found = [s.cumulative_emissions_kg for s in started.rounds(RUN_ID, closed_only=False)]
-        # Round 1 had nobody: its clients' emissions are a known 0.
-        assert found == [0.0, third, third, None]
+        # Round 1 had nobody and no meter: its clients' emissions are a known 0, the run's are not.
+        assert found == [None, third, third, None]
 
     def test_the_cumulative_figure_is_unknown_while_nothing_is_known(self, started: Store):
         """A silent client is not a client that emitted nothing."""
@@ -675,6 +675,14 @@ class StoreContract:
         assert started.run(RUN_ID).sha256 == seal_of(started, RUN_ID)
         started.resume_run(RUN_ID, OTHER, EXPIRED)
         assert started.run(RUN_ID).sha256 is None
+
+    def test_a_round_closed_by_interruption_has_its_evidence(self, started: Store):
+        """Though it was stored open before, when there was none."""
+        started.record_round(make_round(1, clients={"a": 0.5}, closed=False))
+        started.mark_interrupted(EXPIRED, nobody_lives)
+        [row] = started.rounds(RUN_ID)
+        assert row.evidence_sha256 is not None
+        assert row.evidence_sha256 == started.round(RUN_ID, 1).evidence_sha256
 
     def test_evidence_changes_with_any_row(self, started: Store):
         """Swapping two clients leaves every sum as it is, and not the seal."""

@@ -18,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry.store import open_store
+from telemetry.verify import verify_run
 from tests.fedserver.clients import ROOT, ClientProcess, Script, wait_until
 from tests.fedserver.servers import ServerProcess
 from tests.tools import require_tool
@@ -71,6 +72,21 @@ def test_a_run_leaves_csv_json_and_model(whole_way: Any) -> None:
     (folder,) = (whole_way["folder"] / "runs").iterdir()
     assert sorted(p.name for p in folder.iterdir()) == ["footprint.csv", "model.npz", "run.json"]
     assert json.loads((folder / "run.json").read_text())
+
+
+def test_the_seal_is_in_everything_that_a_run_leaves(whole_way: Any) -> None:
+    """Store, JSON, CSV and the line with which it ended have the same; it is verified."""
+    store = open_store(whole_way["url"])
+    (run,) = store.runs()
+    found = verify_run(store, run.run_id)
+    store.close()
+    assert (found.differences, found.unverified) == ((), ())
+    folder = whole_way["folder"] / "runs" / run.run_id
+    assert json.loads((folder / "run.json").read_text())["sha256"] == run.sha256
+    with (folder / "footprint.csv").open(newline="") as file:
+        assert {row["run_sha256"] for row in csv.DictReader(file)} == {run.sha256}
+    assert run.sha256 is not None
+    assert f", sealed {run.sha256[:12]}\n" in whole_way["log"]
 
 
 def test_store_metrics_and_csv_agree(whole_way: Any) -> None:

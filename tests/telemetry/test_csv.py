@@ -163,7 +163,7 @@ def test_times_are_iso_8601_in_utc(store: Store) -> None:
     assert row["started_at"] == "2026-01-02T03:04:05.000000Z"
 
 
-def test_metric_columns_are_alphabetical_and_last(store: Store) -> None:
+def test_metric_columns_are_alphabetical_and_before_the_seal(store: Store) -> None:
     """Names from all rounds make columns, train first; a round without one has an empty cell."""
     a_run(
         store,
@@ -173,7 +173,7 @@ def test_metric_columns_are_alphabetical_and_last(store: Store) -> None:
     )
     rows = table(store)
     names = [*(f"train_{name}" for name in "acdefgmz"), "evaluate_a", "evaluate_b"]
-    assert list(rows[0])[-10:] == names
+    assert list(rows[0])[-11:] == [*names, "run_sha256"]
     assert [row["train_m"] for row in rows] == ["", "3.0", ""]
     assert rows[1]["evaluate_a"] == "1e-300"
 
@@ -389,3 +389,27 @@ def test_saved_bytes_are_what_was_written(
     path = tmp_path_factory.mktemp("saved") / "run.csv"
     FORMATS["csv"].save(store, RUN_ID, path)
     assert path.read_bytes() == exported(store).encode()
+
+
+# --- the seal, and rows that are not kept ----------------------------------------------------------
+
+
+def test_the_seal_is_the_last_column_of_every_row(store: Store) -> None:
+    """After the training metrics, so that no column moves; empty while the run goes on."""
+    a_run(store, make_round(1, train_metrics={"loss": 0.5}), make_round(2))
+    assert [row["run_sha256"] for row in table(store)] == ["", ""]
+    store.finish_run(RUN_ID, "completed", START)
+    rows = table(store)
+    assert list(rows[0])[-2:] == ["train_loss", "run_sha256"]
+    assert {row["run_sha256"] for row in rows} == {store.run(RUN_ID).sha256}
+
+
+def test_rows_of_clients_that_were_not_kept_are_told(store: Store) -> None:
+    """An empty table of reports is not one of a run without reports."""
+    a_run(store, make_round(1, clients={"a": 0.5}), make_round(2))
+    notes = FORMATS["clients-csv"].write(store, RUN_ID, io.StringIO())
+    assert notes == []
+    store.record_round(make_round(3, clients={"a": 0.5}, client_rows=False))
+    (note,) = FORMATS["clients-csv"].write(store, RUN_ID, io.StringIO())
+    assert note.startswith("1 of 3 rounds have no rows here")
+    assert len(table(store, "clients-csv")) == 1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from telemetry.domain import ParticipantRecord
-from telemetry.exporters.run_json import BOUNDARY
+from telemetry.method import boundary, method_of
 from telemetry.store import Store
 from telemetry.store.memory import InMemoryStore
 from telemetry.testing import FACTORS, RUN_ID, START, make_report, make_round, pseudonym_of
@@ -127,8 +127,29 @@ def test_the_method_says_what_the_figures_rest_on(store: Store) -> None:
     assert (method["intensity_source"], method["intensity_year"]) == ("made up", 2024)
     assert method["country"] == "ESP"
     assert method["pue"] == 1.0
-    assert method["boundary"] == BOUNDARY
+    assert method["boundary"] == boundary(method_of(store.run(RUN_ID), store.rounds(RUN_ID)))
     assert any("networks" in text for text in method["boundary"]["not_included"])
+
+
+def test_the_seal_stands_at_the_head_once_the_run_has_ended(store: Store) -> None:
+    """Null while the run goes on."""
+    a_run(store, make_round(1))
+    assert parsed(store)["sha256"] is None
+    store.finish_run(RUN_ID, "completed", START)
+    found = parsed(store)
+    assert list(found)[:3] == ["format_version", "run_id", "sha256"]
+    assert found["sha256"] == store.run(RUN_ID).sha256
+
+
+def test_without_client_rows_the_lists_are_empty_and_it_says_so(store: Store) -> None:
+    """The sums are there all the same."""
+    a_run(store, make_round(1, clients={"a": 0.5}, client_rows=False), client_rows=False)
+    found = parsed(store)
+    (shown,) = found["rounds"]
+    assert (shown["clients"], shown["reports"]) == ([], [])
+    assert (shown["participants"], shown["clients_emissions_kg"]) == (1, 0.5)
+    assert found["method"]["client_rows"] is False
+    assert "telemetry.client_rows: false" in found["method"]["clients"]
 
 
 def test_the_sensors_are_those_of_the_rounds(store: Store) -> None:

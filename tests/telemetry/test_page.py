@@ -144,6 +144,29 @@ def test_its_figures_are_the_stores(store: InMemoryStore) -> None:
     assert tables.rows["rounds"][2][7:] == ["–", "–"]
 
 
+def test_a_run_that_has_ended_shows_its_seal(store: InMemoryStore) -> None:
+    """Its beginning in the list, the whole of it with the newest run's rounds; none while it runs."""
+    with served(store) as (client, _):
+        assert "ealed" not in client.get("/").text
+        run_id = store.runs()[0].run_id
+        store.finish_run(run_id, "completed", START)
+        page = client.get("/").text
+    sha256 = store.run(run_id).sha256
+    assert sha256 is not None
+    assert f"sealed {sha256[:12]}" in Tables(page).rows["runs"][1][0]
+    assert f"SHA-256: {sha256}" in page
+
+
+def test_without_client_rows_the_page_has_its_figures() -> None:
+    """They are sums, which are kept."""
+    store = InMemoryStore()
+    a_run(store, make_round(1, clients={"a": 0.5, "b": "missing"}, client_rows=False))
+    with served(store) as (client, _):
+        tables = Tables(client.get("/").text)
+    assert tables.rows["runs"][1][4] == "50% (1 of 2)"
+    assert tables.numbers["rounds"][1][5] == [500.0]
+
+
 @pytest.mark.parametrize(
     ("sensor", "note"),
     [

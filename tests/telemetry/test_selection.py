@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from telemetry.errors import RunNotFound
+from telemetry.errors import RunDeleted, RunNotFound
 from telemetry.selection import MAX_CANDIDATES, resolve_run
 from telemetry.store import Store
 from telemetry.store.memory import InMemoryStore
@@ -109,3 +109,13 @@ def test_an_empty_store_says_so() -> None:
     """Where no run is stored, ``latest`` finds none and the message says that there are none."""
     with pytest.raises(RunNotFound, match="it holds no runs"):
         resolve_run(InMemoryStore(), "latest")
+
+
+def test_a_deleted_run_is_told_from_one_that_never_was(store: Store) -> None:
+    """By its exact id, which nothing else is given; its name is free."""
+    store.delete_run("20260103-000000-dddddd", START)
+    with pytest.raises(RunDeleted, match="was deleted from memory"):
+        resolve_run(store, "20260103-000000-dddddd")
+    with pytest.raises(RunNotFound) as caught:
+        resolve_run(store, "20260103-000000-eeeeee")
+    assert not isinstance(caught.value, RunDeleted)

@@ -461,3 +461,56 @@ def test_a_participant_keeps_its_own_facts(store: SqlStore):
     store.record_round(record)
     assert store.round(RUN_ID, 1).participants == (whole,)
     assert list(store.participants(RUN_ID)) == [(1, 1, whole)]
+
+
+# --- deletion ----------------------------------------------------------------------------------
+
+
+def traces(path: Path, words: bytes) -> dict[str, int]:
+    """How often something stands in the database and each of its companions."""
+    beside = path.parent.glob(f"{path.name}*")
+    return {found.name: found.read_bytes().count(words) for found in beside}
+
+
+def test_nothing_of_a_deleted_run_is_left_in_the_file(
+    store: SqlStore, path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Neither rows nor older states of them, in no page and no log; other runs stay."""
+    # Some builds of SQLite zero what they free; it must not be those alone that forget.
+    event.listen(store._reader, "connect", lambda c, _: c.execute("PRAGMA secure_delete = OFF"))
+    store._reader.dispose()
+    gone, kept = make_report("a"), make_report("b")
+    store.start_run(make_run("other-run"), OWNER, START)
+    store.record_round(make_round(1, run_id="other-run", clients={"b": 0.5}))
+    for revision in range(3):
+        opened = make_round(1, clients={"a": 0.5, "c": 0.25}, closed=False, revision=revision)
+        store.record_round(opened)
+    store.record_round(make_round(1, clients={"a": 0.5}, revision=9))
+    store.finish_run(RUN_ID, "completed", START)
+    pseudonym = gone.client.encode()
+    assert sum(traces(path, pseudonym).values()) > 1
+    store.delete_run(RUN_ID, START)
+    assert set(traces(path, pseudonym).values()) == {0}
+    assert set(traces(path, make_report("c").client.encode()).values()) == {0}
+    assert traces(path, kept.client.encode())["telemetry.db"] > 0
+    assert len(list(store.rounds("other-run"))) == 1
+    assert caplog.records == []
+
+
+def test_a_deletion_that_leaves_traces_says_so(
+    store: SqlStore, path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Somebody reads the file meanwhile: the run is gone, its traces go with the next deletion."""
+    store.record_round(make_round(1, clients={"a": 0.5}))
+    store.start_run(make_run("other-run"), OWNER, START)
+    for run_id in (RUN_ID, "other-run"):
+        store.finish_run(run_id, "completed", START)
+    pseudonym = make_report("a").client.encode()
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM reports").fetchone() == (1,)
+        store.delete_run(RUN_ID, START)
+        assert "free space" in caplog.text
+        assert sum(traces(path, pseudonym).values()) > 0
+    store.delete_run("other-run", START)
+    assert set(traces(path, pseudonym).values()) == {0}

@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
+from telemetry.digest import SEAL_DIGITS
 from telemetry.domain import GRAMS_PER_KG, RoundSummary
 from telemetry.errors import StoreError
 from telemetry.exporters.samples import Labels, RunView, emissions_so_far_g, metrics_of, sensor
@@ -97,8 +98,10 @@ def _runs(views: Sequence[RunView]) -> str:
 
 
 def _name(view: RunView) -> str:
-    info = view.exposed.run.info
-    return f"{text(info.run_name)}<br><small>{text(view.run_id)} · {text(info.strategy)}</small>"
+    run = view.exposed.run
+    seal = "" if run.sha256 is None else f" · sealed {text(run.sha256[:SEAL_DIGITS])}"
+    about = f"{text(view.run_id)} · {text(run.info.strategy)}{seal}"
+    return f"{text(run.info.run_name)}<br><small>{about}</small>"
 
 
 def _status(view: RunView) -> str:
@@ -174,7 +177,13 @@ def _last_rounds(view: RunView) -> str:
         f"<h2>Last rounds of {name}</h2>\n"
         '<div class="wide" role="region" aria-label="Last rounds" tabindex="0">\n'
         f'<table id="rounds">\n{_head(heads)}<tbody>\n{lines}\n</tbody>\n</table>\n</div>'
+        f"{_seal(view)}"
     )
+
+
+def _seal(view: RunView) -> str:
+    sha256 = view.exposed.run.sha256
+    return "" if sha256 is None else f"\n<p><small>Sealed, SHA-256: {text(sha256)}</small></p>"
 
 
 def _grams(kg: float | None) -> str:

@@ -7,6 +7,7 @@ the pseudonyms, mode 0600), ``<db>.before-<revision>`` (copy from before an upgr
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,8 @@ from telemetry.store.sql.schema import SHIPPED, Migrations, State
 from telemetry.store.sql.store import WRITES, SqlStore
 from telemetry.store.sql.tables import runs
 
+logger = logging.getLogger(__name__)
+
 _PREFIX: Final = "sqlite:///"
 
 
@@ -34,7 +37,16 @@ def open_sqlite(
     with store_errors(url), file_lock(path, url, busy_timeout_s):
         _prepare(path, url, busy_timeout_s, migrations)
         secret = read_or_make_secret(path, url)
-    return SqlStore(make_engine(path, busy_timeout_s), url=url, secret=secret)
+    engine = make_engine(path, busy_timeout_s)
+    return SqlStore(engine, url=url, secret=secret, forget=lambda: _forget(engine, url))
+
+
+def copies_beside(url: str) -> list[Path]:
+    """Copies of a SQLite store's file from before upgrades: what was deleted since is in them."""
+    if not url.startswith(_PREFIX):
+        return []
+    path = _path(url)
+    return sorted(path.parent.glob(f"{path.name}.before-*"))
 
 
 def make_engine(path: Path, busy_timeout_s: float = 5.0, **options: Any) -> Engine:
@@ -73,6 +85,33 @@ def _begin(connection: Connection) -> None:
     # between, whatever the timeout; one that takes the write lock first waits for it.
     writes = connection.get_execution_options().get(WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+# --- deletion ------------------------------------------------------------------------------------
+
+
+def _forget(engine: Engine, url: str) -> None:
+    """Leave nothing of deleted rows in the file, nor in its ``-wal``.
+
+    SQLite keeps them in free pages, older states of replaced rows too, until the file is written
+    anew. The rows are gone in any case: what stands in the way is told, and the next deletion
+    does it as well.
+    """
+    problem = "it is in use"
+    try:
+        with closing(engine.raw_connection()) as connection:
+            connection.execute("VACUUM")
+            done = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if done[0] == 0:
+                return
+    except sqlite3.Error as error:
+        problem = str(error)
+    logger.warning(
+        "%s: deleted rows may still be found in the file's free space (%s); "
+        "the next deletion, or SQLite's VACUUM while nothing else reads it, removes them",
+        url,
+        problem,
+    )
 
 
 # --- schema ------------------------------------------------------------------------------------

@@ -51,17 +51,25 @@ class SqlStore:
     """Runs in the tables of `telemetry.store.sql.tables`.
 
     The engine is the store's own: `close` disposes of it. The schema must be there already.
-    ``reader`` is the same engine with the options under which it reads.
+    ``reader`` is the same engine with the options under which it reads. ``forget`` is called after a
+    deletion: what the database has to do so that nothing is left.
     """
 
     def __init__(
-        self, engine: Engine, *, url: str, secret: bytes, reader: Engine | None = None
+        self,
+        engine: Engine,
+        *,
+        url: str,
+        secret: bytes,
+        reader: Engine | None = None,
+        forget: Callable[[], None] | None = None,
     ) -> None:
         self._reader = engine if reader is None else reader
         self._writer = engine.execution_options(**{WRITES: True})
         self._time = time_form(engine.dialect)
         self._url = url
         self._secret = secret
+        self._forget = forget
         # Threads of this process queue here in turn; only other processes wait in the database.
         self._one_writer = Lock()
 
@@ -187,6 +195,8 @@ class SqlStore:
             left = {"run_id": run_id, "deleted_at": now, "sha256": run.sha256}
             connection.execute(insert(tables.deleted_runs).values(left))
             connection.execute(delete(tables.runs).where(tables.runs.c.run_id == run_id))
+        if self._forget is not None:
+            self._forget()
 
     def runs(self) -> Sequence[StoredRun]:
         """See `Store.runs`."""

@@ -1,0 +1,367 @@
+"""A run's method and figures as one paragraph of plain sentences, fit to be pasted into a paper.
+
+Pure. Every emission and energy in it is one of the run's totals, or a fact of `telemetry.method`.
+Energies are kWh at the meter, before PUE; emissions are g CO2eq.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from itertools import chain
+from math import floor, log10
+from typing import Final
+
+from telemetry.domain import GRAMS_PER_KG, RoundSummary, Sensor, StoredRun
+from telemetry.domain.estimates import BYTES_PER_GB
+from telemetry.method import ON_SERVER_HOST, ONE_MACHINE, Method, boundary, method_of
+
+TOOL: Final = "fedserver-telemetry"
+
+
+def statement(run: StoredRun, rounds: Iterable[RoundSummary], country: str | None = None) -> str:
+    """One paragraph of plain sentences, fit to be pasted into a paper.
+
+    ``country`` is the name of the run's country, where the caller knows it.
+    """
+    method = method_of(run, rounds)
+    if not method.tracked:
+        parts = [_record(run, method), _course(run, method), _nothing_kept(method)]
+    else:
+        parts = [
+            _record(run, method),
+            _course(run, method),
+            _totals(run, method),
+            _server(method),
+            _conversion(method, country),
+            _clients(run, method),
+            _hosts(run, method),
+            _marks(method),
+            _estimates(run, method),
+            _budget(method),
+            _outside(method),
+        ]
+    said = chain(*parts, _rows(method), _seal(run))
+    return " ".join(" ".join(said).split())
+
+
+def _record(run: StoredRun, method: Method) -> Iterable[str]:
+    info, software = run.info, method.software
+    tools = [f"{TOOL} {software[TOOL]}" if TOOL in software else TOOL]
+    if method.tracked and "codecarbon" in software:
+        tools.append(f"codecarbon {software['codecarbon']}")
+    if "flwr" in software:
+        tools.append(f"Flower (flwr) {software['flwr']}")
+    yield (
+        f'The federated training "{info.run_name}" (run {run.run_id}, strategy {info.strategy}, '
+        f"privacy {info.privacy}, started {_utc(info.started_at)}) was recorded with {_and(tools)}."
+    )
+
+
+def _course(run: StoredRun, method: Method) -> Iterable[str]:
+    planned = run.info.rounds_planned
+    of = f"{method.rounds_played} of {planned} planned" if planned else f"{method.rounds_played}"
+    rounds = f"{of} round{'' if (planned or method.rounds_played) == 1 else 's'}"
+    found = method.rounds_by_status
+    others = [f"{n} {name}" for name, n in found.items() if name != "completed"]
+    note = f" ({_and(others)})" if others else ""
+    reason = f" ({run.reason})" if run.reason else ""
+    match run.status:
+        case "running":
+            yield (
+                f"It had not ended when this was written, after {rounds}{note}, so that every "
+                "figure is about its closed rounds only."
+            )
+        case "completed":
+            yield f"It completed after {rounds}{note}."
+        case "stopped_on_budget":
+            yield f"It was stopped to keep its emissions budget, after {rounds}{note}{reason}."
+        case "failed":
+            yield (
+                f"It failed after {rounds}{note}{reason}; the figures cover what it did until then."
+            )
+        case "interrupted":
+            yield (
+                f"It was interrupted after {rounds}{note}{reason}; the figures cover what it did "
+                "until then."
+            )
+    if method.rounds_repeated:
+        yield (
+            "It was taken up again after an interruption; "
+            f"{_times(method.rounds_repeated, 'repeated attempt')} at a round "
+            f"{_is(method.rounds_repeated)} on record, and what every attempt used is counted."
+        )
+
+
+def _totals(run: StoredRun, method: Method) -> Iterable[str]:
+    totals = run.totals
+    total = totals.total_emissions_kg
+    server, clients = totals.server_emissions_kg, totals.clients_emissions_kg
+    if total is None:
+        yield (
+            "Its emissions are unknown, for neither the server was metered nor did any client "
+            "report."
+            if method.participants
+            else "Its emissions are unknown, for the server was not metered and no client took part."
+        )
+        return
+    if server is not None and clients is not None:
+        places = _places((total, server, clients))
+        yield (
+            f"Its measured total is {_grams(total, places)}: {_grams(server, places)} of the "
+            f"server and {_grams(clients, places)} of the clients."
+        )
+    elif server is not None:
+        why = "no client reported" if method.participants else "no client took part"
+        yield f"Its measured total is {_grams(total)}, all of the server, for {why}."
+    else:
+        yield (
+            f"Its measured total is {_grams(total)}, all of the clients, for the server was not "
+            "metered."
+        )
+    energies = []
+    if totals.server_energy_kwh is not None:
+        energies.append(f"{_kwh(totals.server_energy_kwh)} of the server")
+    if totals.clients_energy_kwh is not None:
+        reports = _times(method.clients_energy_reports or 0, "client report")
+        energies.append(f"{_kwh(totals.clients_energy_kwh)} in the {reports} of known energy")
+    if energies:
+        yield f"The energy behind it, at the meters, is {_and(energies)}."
+
+
+def _server(method: Method) -> Iterable[str]:
+    if not method.server_metered:
+        yield "No energy of the server was metered: that is unknown and not zero."
+        return
+    taken = f"taken with {method.tracker} and " if method.tracker else ""
+    sensors = _and([_SENSOR[sensor] for sensor in method.server_sensors])
+    share = method.server_metered_share
+    covers = "" if share is None else f"; this covers {_percent(min(1.0, share))} of the time"
+    yield f"The server's energy is that of {_of_scope(method)}, {taken}{sensors}{covers}."
+
+
+_SENSOR: Final[Mapping[Sensor, str]] = {
+    "rapl": "measured by the processor's energy counters (RAPL)",
+    "nvml": "measured by the graphics card (NVML)",
+    "mixed": "partly measured by power sensors and partly modelled",
+    "model": "modelled from the load, for no power sensor could be read",
+    "constant": "modelled as a constant power, for no power sensor could be read",
+    "unknown": "read from a sensor that is not known",
+}
+
+
+def _of_scope(method: Method) -> str:
+    if method.server_scope == "machine":
+        return "its whole machine"
+    if method.server_scope == "process":
+        return "its process"
+    if method.server_scope == "unknown":
+        return "the server, in a scope that is not recorded"
+    text = "its share of the machine by processor time and memory limit"
+    if method.server_shares is None:
+        return text
+    low, high = method.server_shares
+    between = _percent(low) if low == high else f"{_percent(low)} to {_percent(high)}"
+    return f"{text} ({between} of the machine's energy)"
+
+
+def _conversion(method: Method, country: str | None) -> Iterable[str]:
+    if not method.server_metered:
+        return
+    code = method.country
+    where = f"{country} ({code})" if country and code else code
+    source = [
+        where or "the server's country was not stated",
+        method.intensity_source,
+        "" if method.intensity_year is None else f"data of {method.intensity_year}",
+    ]
+    overhead = (
+        "without a factor for data centre overhead (PUE 1)"
+        if method.pue == 1
+        else f"with a power usage effectiveness (PUE) of {_number(method.pue)}"
+    )
+    of = "server and of clients on its machine" if method.clients_on_server_host else "server"
+    yield (
+        f"The energy of the {of} is converted with a carbon intensity of "
+        f"{_number(method.server_carbon_intensity_g_per_kwh)} g CO2eq per kWh "
+        f"({'; '.join(text for text in source if text)}) and {overhead}."
+    )
+
+
+def _clients(run: StoredRun, method: Method) -> Iterable[str]:
+    yield (
+        "Clients measure themselves and send their figures with their replies, converted with "
+        "carbon intensities of their own."
+    )
+    if not method.participants:
+        yield "No client was asked to train in a closed round."
+        return
+    reported = method.reported or 0
+    counts = [f"{reported} {'was' if reported == 1 else 'were'} answered with a report"]
+    counts += [
+        f"{count} {word}"
+        for count, word in (
+            (method.missing, "without one"),
+            (method.rejected, "with a figure that was rejected as not believable"),
+            (method.failed, "failed"),
+        )
+        if count
+    ]
+    yield (
+        f"Of {_times(method.participants, 'request')} to train {_and(counts)} (coverage "
+        f"{_percent(reported / method.participants)}); what was not reported or was rejected is "
+        "unknown and adds nothing."
+    )
+    if method.evaluate_reported:
+        yield f"{_times(method.evaluate_reported, 'report')} of evaluation {_is(method.evaluate_reported)} counted as well."
+    if run.totals.reports_late:
+        late = run.totals.reports_late
+        yield (
+            f"{_times(late, 'report')} came too late for {'its' if late == 1 else 'their'} round "
+            "and counted in the round that was open on arrival, if one was."
+        )
+    if run.totals.reports_repeated:
+        repeated = run.totals.reports_repeated
+        yield f"{_times(repeated, 'repeated report')} {_is(repeated)} not counted."
+
+
+def _hosts(run: StoredRun, method: Method) -> Iterable[str]:
+    if not run.totals.reports_accepted and not run.totals.reports_late:
+        return
+    yield _sentence(ONE_MACHINE)
+    if method.clients_on_server_host or method.server_scope != "machine":
+        yield _sentence(ON_SERVER_HOST[method.server_scope])
+    unplaced = run.totals.reports_without_host
+    if unplaced:
+        yield (
+            f"{_times(unplaced, 'accepted report')} "
+            f"{'names no machine and is' if unplaced == 1 else 'name no machine and are'} counted "
+            "in full."
+        )
+
+
+def _marks(method: Method) -> Iterable[str]:
+    flagged, emitted = method.reports_flagged, method.flagged_emissions_kg
+    if flagged and emitted is not None:
+        yield (
+            f"{_times(flagged, 'accepted report')}, with {_grams(emitted)} of the total, "
+            f"{'is' if flagged == 1 else 'are'} marked as far from the others or as a possible "
+            "running total, and counted unchanged."
+        )
+
+
+def _estimates(run: StoredRun, method: Method) -> Iterable[str]:
+    totals = run.totals
+    if method.network_kwh_per_gb is not None:
+        factor = f"{_number(method.network_kwh_per_gb)} kWh per GB"
+        estimated = totals.communication_emissions_kg_estimated
+        sent, received = totals.bytes_to_clients, totals.bytes_from_clients
+        size = _number(((sent or 0) + (received or 0)) / BYTES_PER_GB)
+        yield (
+            f"Data transfer could not be estimated at {factor}, for no bytes were counted."
+            if estimated is None
+            else f"Beside the measured total and not in it, the transfer of {size} GB between server "
+            f"and clients is estimated at {_grams(estimated)}, with {factor} and the server's "
+            "carbon intensity."
+        )
+    if method.impute_missing:
+        central = totals.imputed_emissions_kg
+        low, high = totals.imputed_low_emissions_kg, totals.imputed_high_emissions_kg
+        if central is None or low is None or high is None:
+            yield "For clients that did not report no estimate was possible."
+        else:
+            yield (
+                "Beside the measured total and not in it, the emissions of clients that did not "
+                f"report ({_times(method.imputed_clients or 0, 'case')}) are estimated at "
+                f"{_grams(central)} (from "
+                f"{_grams(low)} to {_grams(high)}), by the median and the 10th and 90th percentile "
+                "of the emissions per example of those that did."
+            )
+
+
+def _budget(method: Method) -> Iterable[str]:
+    if method.budget_kg is not None:
+        what = "stop before it is exceeded" if method.on_budget == "stop" else "warn of"
+        yield f"The run had a budget of {_grams(method.budget_kg)}, to {what}."
+
+
+def _outside(method: Method) -> Iterable[str]:
+    told = boundary(method)
+    if told["included"]:
+        yield f"The measured total contains: {'; '.join(told['included'])}."
+    yield f"It does not contain: {'; '.join(told['not_included'])}."
+
+
+def _nothing_kept(method: Method) -> Iterable[str]:
+    yield (
+        "Its energy and emissions were not recorded, neither the server's nor the clients': they "
+        "are unknown and not zero."
+    )
+    if method.rounds_closed:
+        yield f"Only the course of {_times(method.rounds_closed, 'round')} is on record."
+
+
+def _rows(method: Method) -> Iterable[str]:
+    if not method.client_rows:
+        of = f"{method.rounds_without_client_rows} of {_times(method.rounds_closed, 'round')}"
+        yield (
+            f"Of the clients only sums and distributions are kept (in {of}), so that these sums "
+            "cannot be recomputed from single reports."
+        )
+
+
+def _seal(run: StoredRun) -> Iterable[str]:
+    if run.sha256 is not None:
+        yield f"The record is sealed with the SHA-256 digest {run.sha256}."
+    elif run.ended_at is None:
+        yield "The record is not sealed yet."
+    else:
+        yield "The record bears no seal: it was made before there were seals."
+
+
+# --- words for numbers -----------------------------------------------------------------------------
+
+
+def _number(value: float) -> str:
+    """Four digits, never with an exponent."""
+    return format(Decimal(f"{value:.4g}"), "f")
+
+
+def _grams(emissions_kg: float, places: int | None = None) -> str:
+    grams = emissions_kg * GRAMS_PER_KG
+    return f"{_number(grams) if places is None else f'{grams:.{places}f}'} g CO2eq"
+
+
+def _places(emissions_kg: Iterable[float]) -> int:
+    """Decimals by which figures that stand together show three digits of the smallest."""
+    grams = [value * GRAMS_PER_KG for value in emissions_kg if value > 0]
+    return max(2, 2 - floor(log10(min(grams)))) if grams else 2
+
+
+def _kwh(energy_kwh: float) -> str:
+    return f"{_number(energy_kwh)} kWh"
+
+
+def _percent(share: float) -> str:
+    return f"{_number(share * 100)} %"
+
+
+def _times(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d} UTC"
