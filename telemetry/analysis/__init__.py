@@ -1,0 +1,1 @@
+"""Answers from records: pure functions, which read no store and no country table."""
