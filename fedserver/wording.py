@@ -116,11 +116,12 @@ def estimate_words(
     communication_kg: float | None,
     imputed_kg: tuple[float, float, float] | None,
     silent: int,
+    rounds: int = 1,
 ) -> list[str]:
     """Estimates as what they are: beside the total, ``+ 0.40 g estimated for communication (…)``.
 
-    ``imputed_kg`` is low, central and high, for ``silent`` clients (of all rounds, counted again in
-    each). Without silent clients there is nothing to say.
+    ``imputed_kg`` is low, central and high, for ``silent`` clients in so many ``rounds``, counted in
+    each. Without silent clients there is nothing to say.
     """
     said = []
     if communication_kg is not None:
@@ -130,9 +131,12 @@ def estimate_words(
     if imputed_kg is not None and silent:
         low, central, high = imputed_kg
         places = decimals_for(central * GRAMS_PER_KG)
+        whom = f"{silent} silent {'client' if silent == 1 else 'clients'}"
+        if rounds > 1:
+            whom = f"silent clients ({silent} in {rounds} rounds)"
         said.append(
             f"+ {grams(central, places)} g ({grams(low, places)}-{grams(high, places)}) imputed for "
-            f"{silent} silent {'client' if silent == 1 else 'clients'}"
+            f"{whom}"
         )
     return said
 
@@ -146,8 +150,9 @@ def run_estimate_words(run: StoredRun, rounds: Sequence[RoundSummary]) -> list[s
         totals.imputed_high_emissions_kg,
     )
     imputed = None if low is None or central is None or high is None else (low, central, high)
-    silent = sum(row.imputed_clients or 0 for row in rounds)
-    said = estimate_words(totals.communication_emissions_kg_estimated, imputed, silent)
+    silent = [row.imputed_clients for row in rounds if row.imputed_clients]
+    communication = totals.communication_emissions_kg_estimated
+    said = estimate_words(communication, imputed, sum(silent), len(silent))
     asked = [row for row in rounds if row.factors.impute_missing and row.missing]
     if asked and imputed is None:
         said.append("(nothing imputed: fewer than three reports in each round)")

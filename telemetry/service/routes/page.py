@@ -138,9 +138,9 @@ def _estimates(view: RunView) -> Iterator[str]:
     communication = kg["communication", "estimated", "central"]
     low, central, high = (kg["clients", "imputed", bound] for bound in ("low", "central", "high"))
     if communication is not None:
-        yield f"+ {_grams(communication)} estimated for communication (allocated, estimated)"
+        yield f"+ {_grams(communication)} g estimated for communication (allocated, estimated)"
     if central:  # 0 where nobody is silent
-        yield f"+ {_grams(central)} ({_grams(low)} to {_grams(high)}) imputed for silent clients"
+        yield f"+ {_grams(central)} g ({_grams(low)} to {_grams(high)}) imputed for silent clients"
 
 
 def _flags(view: RunView) -> Iterator[str]:
