@@ -95,7 +95,7 @@ def train(config: ServerConfig, grid: Grid) -> LoopResult:
         if config.seed is not None:
             random.seed(config.seed)
             np.random.seed(config.seed)
-        recorder, strategy = check(
+        recorder, strategy, budget = check(
             lambda: recorded_strategy(config, store, on_round_closed=log_round(config)),
             TelemetryError,
             "emissions",
@@ -128,6 +128,7 @@ def train(config: ServerConfig, grid: Grid) -> LoopResult:
                 min_nodes=clients.needed_to_train,
                 min_evaluate_nodes=clients.needed_to_evaluate,
                 max_failed_rounds=clients.max_failed_rounds,
+                may_go_on=None if budget is None else budget.may_go_on,
             )
         except (NoInitialModel, TooFewClients) as error:
             result = LoopResult(arrays=None, rounds_played=0, ended="failed", reason=str(error))

@@ -20,6 +20,7 @@ from fedserver.metrics_log import MetricsLog
 from fedserver.privacy import PUBLISHED
 from fedserver.privacy.strategy import PrivateStrategy
 from fedserver.transport import BidiGrid, Certificates, Gate
+from fedserver_hooks.budget import BudgetWatch
 from fedserver_hooks.clock import Clock, SystemClock
 from fedserver_hooks.meter import Meter, NullMeter
 from fedserver_hooks.recorder import RoundRecorder
@@ -39,6 +40,7 @@ class Server:
     strategy: EmissionsStrategy
     grid: BidiGrid
     recorder: RoundRecorder
+    budget: BudgetWatch | None = None
 
 
 class Bridge:
@@ -118,7 +120,7 @@ def assemble(
     ``resume`` is the id of a stored run to continue.
     """
     clock = clock or SystemClock()
-    recorder, strategy = recorded_strategy(
+    recorder, strategy, budget = recorded_strategy(
         config, store, meter=meter, clock=clock, on_round_closed=on_round_closed, resume=resume
     )
     bridge = Bridge(recorder, behind_proxy=config.server.behind_proxy, labelled=gate is not None)
@@ -133,7 +135,7 @@ def assemble(
         clock=clock,
     )
     bridge.emissions = strategy
-    return Server(strategy, grid, recorder)
+    return Server(strategy, grid, recorder, budget)
 
 
 def recorded_strategy(
@@ -144,15 +146,19 @@ def recorded_strategy(
     clock: Clock | None = None,
     on_round_closed: Callable[[RoundRecord], None] | None = None,
     resume: str | None = None,
-) -> tuple[RoundRecorder, EmissionsStrategy]:
-    """The record of the run, not yet started, and strategy → guard → emissions around it.
+) -> tuple[RoundRecorder, EmissionsStrategy, BudgetWatch | None]:
+    """The record of the run, not yet started, strategy → guard → emissions, and who watches a budget.
 
     The same layers whichever way clients connect. Raises `TelemetryError` or `ValueError`.
     """
     needed = config.strategy.needs_metrics
     metrics_log = MetricsLog(name for name in config.metrics if name not in needed)
 
+    budget = _budget(config)
+
     def round_closed(record: RoundRecord) -> None:
+        if budget is not None:
+            budget.closed(record)
         metrics_log.closed(record)
         if on_round_closed is not None:
             on_round_closed(record)
@@ -160,6 +166,9 @@ def recorded_strategy(
     recorder = _recorder(
         config, store, meter=meter, clock=clock, on_round_closed=round_closed, resume=resume
     )
+
+    if budget is not None:
+        budget.watch(recorder, resumed=resume is not None)
 
     def failed(node: int, reason: str) -> None:
         logger.info("client %s failed: %s", recorder.names.name(node), reason)
@@ -182,7 +191,14 @@ def recorded_strategy(
         ),
         recorder,
     )
-    return recorder, strategy
+    return recorder, strategy, budget
+
+
+def _budget(config: ServerConfig) -> BudgetWatch | None:
+    """Who watches the budget; None where there is none."""
+    if config.emissions.budget_kg is None or not config.track_emissions:
+        return None
+    return BudgetWatch(config.emissions.budget_kg, trusted=config.server.auth == "tokens")
 
 
 def _recorder(
@@ -220,10 +236,15 @@ def _recorder(
             emissions.region,
             emissions.carbon_intensity_g_per_kwh,
             emissions.pue,
+            network_kwh_per_gb=emissions.network_kwh_per_gb,
+            impute_missing=emissions.impute_missing,
         ),
         rounds_planned=config.rounds,
         metric_names=_metric_names(config),
         value_metric=emissions.value_metric,
+        budget_kg=emissions.budget_kg,
+        on_budget=emissions.on_budget,
+        client_rows=config.telemetry.client_rows,
         rules=rules,
         meter=meter,
         clock=clock,

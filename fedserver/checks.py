@@ -174,6 +174,24 @@ def _privacy(config: ServerConfig) -> Findings:
         yield from config.privacy.contradictions(config)
 
 
+def _budget(config: ServerConfig) -> Findings:
+    emissions = config.emissions
+    if emissions.budget_kg is not None and not config.track_emissions:
+        yield (
+            "emissions.budget_kg",
+            (
+                f"{emissions.budget_kg:g}: nobody would watch it; choices: track_emissions: true, "
+                "or emissions.budget_kg: null"
+            ),
+        )
+    if emissions.on_budget == "stop" and emissions.budget_kg is None:
+        yield (
+            "emissions.on_budget",
+            '"stop" needs a budget; choices: emissions.budget_kg: a number of kg CO2eq, or '
+            "emissions.on_budget: warn",
+        )
+
+
 _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
     _country,
     _scope,
@@ -186,6 +204,7 @@ _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
     _files,
     _fleet,
     _privacy,
+    _budget,
 )
 
 

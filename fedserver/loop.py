@@ -19,7 +19,7 @@ from fedserver.transport.base import RoundGrid, Stopped, TooFewClients
 
 logger = logging.getLogger(__name__)
 
-Ended = Literal["completed", "failed", "interrupted"]
+Ended = Literal["completed", "failed", "interrupted", "stopped_on_budget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,7 @@ def run_rounds(
     train_config: ConfigRecord | None = None,
     evaluate_config: ConfigRecord | None = None,
     first_round: int = 1,
+    may_go_on: Callable[[int], str | None] | None = None,
     on_round_end: Callable[[int, ArrayRecord], None] | None = None,
 ) -> LoopResult:
     """Play round numbers ``first_round`` to ``rounds``, beginning with the model ``arrays``.
@@ -141,7 +142,8 @@ def run_rounds(
     repeated, the previous model stands. ``max_failed_rounds`` of them in a row end the training, and
     so does a training none of whose rounds made a model. Too few clients for evaluation skip it.
 
-    ``on_round_end`` gets each round's number and the model after it. Does not raise for any of this;
+    ``may_go_on`` is asked before each round, with its number; a reason in words ends the training
+    there, ``stopped_on_budget``. ``on_round_end`` gets each round's number and the model after it. Does not raise for any of this;
     what a strategy raises while it configures a round goes through.
     """
     patience_s = round_timeout_s if wait_timeout_s is None else wait_timeout_s
@@ -153,6 +155,8 @@ def run_rounds(
     try:
         gathered = training.gather(wait_timeout_s)
         for number in range(first_round, rounds + 1):
+            if may_go_on is not None and (reason := may_go_on(number)) is not None:
+                return training.result("stopped_on_budget", reason)
             # Who waited in vain already does not wait again: that round has failed.
             failure = training.play(number, patience_s if gathered else 0.0)
             gathered = True

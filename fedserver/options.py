@@ -288,14 +288,9 @@ SECRETS = frozenset({"telemetry.service_token"})
 """Options whose value is never shown."""
 
 NOT_YET: dict[str, tuple[object, ...]] = {
-    "emissions.network_kwh_per_gb": (None,),
-    "emissions.impute_missing": (False,),
-    "emissions.budget_kg": (None,),
-    "emissions.on_budget": ("warn",),
     "telemetry.service_url": (None,),
     "telemetry.service_token": (None,),
     "telemetry.service_token_file": (None,),
     "telemetry.max_series": (50_000,),
-    "telemetry.client_rows": (True,),
 }
 """The values that work in this version, of options that announce a later one."""

@@ -74,6 +74,12 @@ def find_resumable(config: ServerConfig, store: Store, wanted: str) -> Resumed:
         raise _refused(f"run {run.run_id} is still running{_where(run)}")
     if run.status == "completed":
         raise _refused(f"run {run.run_id} is completed: nothing is left to do")
+    if run.status == "stopped_on_budget":
+        model = config.model.output_dir / run.run_id / "model.npz"
+        raise _refused(
+            f"run {run.run_id} has used its budget, which a run keeps for its life; to train on, "
+            f"start a new run from its model (model.initial: {model})"
+        )
     folder = folder_of(config, run.run_id)
     try:
         last = files.load_checkpoint(folder)

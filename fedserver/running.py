@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 EXIT_COMPLETED: Final = 0
 EXIT_FAILED: Final = 1
+ENDED_WELL: Final = ("completed", "stopped_on_budget")
+"""Ends as configured: exit code 0, and no run to resume."""
 DISCONNECT_GRACE_S: Final = 5.0
 """How long an ordinary end waits for clients that are still busy."""
 FINAL_WRITE_S: Final = 2.0
@@ -236,6 +238,7 @@ def _train(
             min_evaluate_nodes=clients.needed_to_evaluate,
             max_failed_rounds=clients.max_failed_rounds,
             first_round=1 if resumed is None else resumed.next_round,
+            may_go_on=None if server.budget is None else server.budget.may_go_on,
             on_round_end=saver(config, server.recorder.run.run_id, server.strategy),
         )
     except Stopped:
@@ -274,7 +277,7 @@ def _end(
     """Finish the record, let the clients go, write the artefacts."""
     recorder = server.recorder
     hurried = stop.is_set
-    if result.reason:
+    if result.reason and result.ended != "stopped_on_budget":  # the closing line says that one
         logger.error("the run %s: %s", result.ended, result.reason)
     if hurried:
         recorder.finish(result.ended, result.reason, SIGNAL_WRITE_S)
@@ -286,7 +289,7 @@ def _end(
     # Asked before they are written: what is in the store from here on, its seal too, is in them.
     complete = recorder.delivered()
     paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
-    if result.ended == "completed":
+    if result.ended in ENDED_WELL:  # nothing is left to go on with
         remove_checkpoint(folder_of(config, run_id))
     else:
         _log_how_to_resume(config, run_id)
@@ -294,8 +297,9 @@ def _end(
     if not complete:
         left = recorder.undelivered_rounds
         closing = f"incomplete, {left} round(s) are not in the store yet: {closing}"
-    codes = {"completed": EXIT_COMPLETED, "failed": EXIT_FAILED, "interrupted": stop.exit_code}
-    return Outcome(run_id, codes[result.ended], result.ended, closing, complete, paths)
+    codes = {"failed": EXIT_FAILED, "interrupted": stop.exit_code}
+    code = codes.get(result.ended, EXIT_COMPLETED)
+    return Outcome(run_id, code, result.ended, closing, complete, paths)
 
 
 def _tell_again(

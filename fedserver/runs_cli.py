@@ -28,9 +28,11 @@ from fedserver.runs_verify import verify
 from fedserver.wording import (
     closing_line,
     decimals_for,
+    factor_words,
     grams,
     headline_note,
     intensity_words,
+    mark_words,
 )
 from telemetry.domain import GRAMS_PER_KG, RoundSummary, StoredRun
 from telemetry.exporters import FORMATS
@@ -89,6 +91,10 @@ def show(
             return
         for line in (*describe_run(stored, rounds), *value_lines(stored, rounds, target)):
             typer.echo(line)
+        if any(row.reports_flagged for row in rounds):
+            marked = [report for _, _, report in opened.reports(stored.run_id) if report.flags]
+            words = mark_words(marked) or ["rows of clients are not kept"]
+            typer.echo(f"marks      {', '.join(words)}; they count like any other")
         if rounds:
             console().print(rounds_table(rounds, stored.info.metric_names))
             typer.echo("set-up: from the start to the first round, mostly waiting for clients")
@@ -172,6 +178,7 @@ def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
             + (f", {info.factors.intensity_year})" if info.factors.intensity_year else ")"),
             f"server     {info.tracker or 'no meter'}, scope {info.factors.server_scope}, "
             f"sensor {info.factors.server_sensor}, PUE {info.factors.pue:g}",
+            *(f"estimates  {words}" for words in factor_words(info.factors)),
         ]
     if not info.client_rows or not all(row.client_rows for row in rounds):
         lines.append(

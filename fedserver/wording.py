@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
+from telemetry.budget import used_ratio
 from telemetry.digest import SEAL_DIGITS
 from telemetry.domain import (
     GRAMS_PER_KG,
     Factors,
+    ReportRecord,
     RoundRecord,
     RoundSummary,
     Sensor,
@@ -27,6 +30,7 @@ _SENSOR_WORDS: dict[Sensor, str] = {
     "constant": "modelled, no power sensor",
     "unknown": "sensor unknown",
 }
+_MOST_NAMES: Final = 3
 _MODELLED: frozenset[Sensor] = frozenset({"model", "constant", "unknown"})
 
 
@@ -71,6 +75,13 @@ def round_line(record: RoundRecord, planned: int | None, metrics: Sequence[str])
         parts.append(f"coverage {record.outcome_count('reported')}/{asked}")
         if rejected := record.outcome_count("rejected"):
             parts.append(f"{rejected} rejected")
+        imputed = record.imputation
+        parts += estimate_words(
+            record.communication_emissions_kg_estimated,
+            None if imputed is None else (imputed.low_kg, imputed.central_kg, imputed.high_kg),
+            0 if imputed is None else imputed.clients,
+        )
+        parts += mark_words(record.accepted)
     return ", ".join(parts)
 
 
@@ -80,8 +91,9 @@ def closing_line(run: StoredRun, rounds: Sequence[RoundSummary], country: str | 
         return "emissions were not tracked (track_emissions: false)"
     totals = run.totals
     total = totals.total_emissions_kg
+    why = f"{run.reason}; " if run.status == "stopped_on_budget" and run.reason else ""
     if total is None:
-        return "emissions unknown: nothing was metered and no client reported"
+        return f"{why}emissions unknown: nothing was metered and no client reported"
     places = decimals_for(total * GRAMS_PER_KG)
     clients = totals.clients_emissions_kg
     if clients is None and not any(r.participants for r in rounds):
@@ -92,17 +104,122 @@ def closing_line(run: StoredRun, rounds: Sequence[RoundSummary], country: str | 
         *_scope_words(run.info.factors, rounds),
         sensor_words(run.info.factors),
         intensity_words(run.info.factors, country),
+        *_flag_words(rounds, places),
+        *budget_words(run),
     ]
+    estimates = "".join(f" {words}" for words in run_estimate_words(run, rounds))
     return (
-        f"total {grams(total, places)} g = "
+        f"{why}total {grams(total, places)} g = "
         f"server {_with_unit(totals.server_emissions_kg, places)} + "
-        f"clients {_with_unit(clients, places)} ({'; '.join(said)})"
+        f"clients {_with_unit(clients, places)} ({'; '.join(said)}){estimates}"
     )
 
 
 def sealed_line(closing: str, run: StoredRun) -> str:
     """The closing line with the beginning of the run's seal, by which its figures are recognised."""
     return closing if run.sha256 is None else f"{closing}, sealed {run.sha256[:SEAL_DIGITS]}"
+
+
+def estimate_words(
+    communication_kg: float | None,
+    imputed_kg: tuple[float, float, float] | None,
+    silent: int,
+    rounds: int = 1,
+) -> list[str]:
+    """Estimates as what they are: beside the total, ``+ 0.40 g estimated for communication (…)``.
+
+    ``imputed_kg`` is low, central and high, for ``silent`` clients in so many ``rounds``, counted in
+    each. Without silent clients there is nothing to say.
+    """
+    said = []
+    if communication_kg is not None:
+        said.append(
+            f"+ {grams(communication_kg)} g estimated for communication (allocated, estimated)"
+        )
+    if imputed_kg is not None and silent:
+        low, central, high = imputed_kg
+        places = decimals_for(central * GRAMS_PER_KG)
+        whom = f"{silent} silent {'client' if silent == 1 else 'clients'}"
+        if rounds > 1:
+            whom = f"silent clients ({silent} in {rounds} rounds)"
+        said.append(
+            f"+ {grams(central, places)} g ({grams(low, places)}-{grams(high, places)}) imputed for "
+            f"{whom}"
+        )
+    return said
+
+
+def run_estimate_words(run: StoredRun, rounds: Sequence[RoundSummary]) -> list[str]:
+    """`estimate_words` of a whole run."""
+    totals = run.totals
+    low, central, high = (
+        totals.imputed_low_emissions_kg,
+        totals.imputed_emissions_kg,
+        totals.imputed_high_emissions_kg,
+    )
+    imputed = None if low is None or central is None or high is None else (low, central, high)
+    silent = [row.imputed_clients for row in rounds if row.imputed_clients]
+    communication = totals.communication_emissions_kg_estimated
+    said = estimate_words(communication, imputed, sum(silent), len(silent))
+    asked = [row for row in rounds if row.factors.impute_missing and row.missing]
+    if asked and imputed is None:
+        said.append("(nothing imputed: fewer than three reports in each round)")
+    return said
+
+
+def factor_words(factors: Factors) -> list[str]:
+    """What the estimates rest on, those that are made."""
+    said = []
+    if factors.network_kwh_per_gb is not None:
+        said.append(
+            f"communication: bytes × {factors.network_kwh_per_gb:g} kWh/GB (10^9 bytes) × the "
+            "server's intensity, allocated, not measured"
+        )
+    if factors.impute_missing:
+        said.append(
+            "silent clients: median g per example of those who reported (10th-90th percentile), "
+            "imputed, not measured"
+        )
+    return said
+
+
+def mark_words(reports: Sequence[ReportRecord]) -> list[str]:
+    """Which reports look odd: ``1 report looks cumulative: c-12ab34cd``, ``2 outliers: …``."""
+    rising = sorted({report.client for report in reports if report.looks_cumulative})
+    odd = sorted({report.client for report in reports if report.outlier})
+    said = []
+    if rising:
+        look = "report looks" if len(rising) == 1 else "reports look"
+        said.append(f"{len(rising)} {look} cumulative: {_names(rising)}")
+    if odd:
+        said.append(f"{len(odd)} {'outlier' if len(odd) == 1 else 'outliers'}: {_names(odd)}")
+    return said
+
+
+def budget_words(run: StoredRun) -> list[str]:
+    """``budget 12 g: 34 % used``, by closed rounds; nothing for a run without one."""
+    budget_kg = run.info.budget_kg
+    if budget_kg is None:
+        return []
+    used = used_ratio(run.totals.total_emissions_kg, budget_kg)
+    said = "nothing is known to be used" if used is None else f"{used * 100:.0f} % used"
+    return [f"budget {grams(budget_kg)} g: {said}"]
+
+
+def _flag_words(rounds: Sequence[RoundSummary], places: int) -> list[str]:
+    """How much of the total comes from reports that bear a mark."""
+    count = sum(row.reports_flagged or 0 for row in rounds)
+    if not count:
+        return []
+    kg = math.fsum(row.flagged_emissions_kg or 0.0 for row in rounds)
+    look = "report looks" if count == 1 else "reports look"
+    return [f"{count} {look} odd, {grams(kg, places)} g of the total"]
+
+
+def _names(names: Sequence[str]) -> str:
+    """At most a few, for a line of the log."""
+    shown = ", ".join(names[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown}, …"
 
 
 def sensor_words(factors: Factors) -> str:

@@ -33,6 +33,7 @@ from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 
+from fedserver_hooks.budget import BudgetWatch
 from fedserver_hooks.draft import EXAMPLES_KEY, ReplyParts
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.wire import RUN_ID_KEY, split_flat
@@ -58,6 +59,7 @@ def with_emissions(
     rounds: int | None = None,
     *,
     server_scope: ServerScope = "auto",
+    budget_kg: float | None = None,
     recorder: RoundRecorder | None = None,
 ) -> LegacyEmissionsStrategy:
     """``strategy`` with its carbon footprint on record; wrap last, outside of privacy wrappers.
@@ -67,13 +69,17 @@ def with_emissions(
     ``ServerConfig``, the run ends with the last of them; without, with the program.
     ``server_scope`` is what the server's figure is of: ``machine``, ``allocation`` (this container's
     share), ``process``, or ``auto``, which is allocation where a limit of CPU or memory is smaller
-    than the machine. ``recorder`` replaces all of these. Raises `TelemetryError` for an unknown
-    country, a scope that this machine does not have, or a store that cannot be used.
+    than the machine. ``budget_kg`` is what the run may emit, kg CO2eq: a warning is logged when it is
+    nearly and when it is wholly spent; Flower's loop plays every round. ``recorder`` replaces all of
+    these. Raises `TelemetryError` for an unknown country, a scope that this machine does not have, or a
+    store that cannot be used.
     """
+    budget: BudgetWatch | None = None
     if recorder is None:
         from fedserver_hooks.setup import new_recorder
 
         name = type(strategy).__name__
+        budget = None if budget_kg is None else BudgetWatch(budget_kg)
         recorder = new_recorder(
             store,
             strategy=name,
@@ -81,18 +87,27 @@ def with_emissions(
             country=country,
             server_scope=server_scope,
             rounds_planned=rounds,
+            budget_kg=budget_kg,
+            on_round_closed=None if budget is None else budget.closed,
         )
-    return LegacyEmissionsStrategy(strategy, recorder, rounds)
+        if budget is not None:
+            budget.watch(recorder)
+    return LegacyEmissionsStrategy(strategy, recorder, rounds, budget)
 
 
 class LegacyEmissionsStrategy(Strategy):
     """Any `flwr.server.strategy.Strategy`, recorded. Its results are those of ``strategy``."""
 
     def __init__(
-        self, strategy: Strategy, recorder: RoundRecorder, rounds: int | None = None
+        self,
+        strategy: Strategy,
+        recorder: RoundRecorder,
+        rounds: int | None = None,
+        budget: BudgetWatch | None = None,
     ) -> None:
         self.strategy = strategy
         self.recorder = recorder
+        self.budget = budget
         self._rounds = rounds
         self._round = 0
         self._between_rounds = True
@@ -132,6 +147,8 @@ class LegacyEmissionsStrategy(Strategy):
         self._start()
         self._round = server_round
         self._between_rounds = False
+        if self.budget is not None:
+            self.budget.before_round(server_round, 0.0)  # Flower's loop cannot be stopped cleanly
         self.recorder.begin_round(server_round)
         messages = self.strategy.configure_fit(server_round, parameters, client_manager) or []
         self._look_around(client_manager)  # afterwards: the strategy waits for clients

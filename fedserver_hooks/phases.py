@@ -114,6 +114,15 @@ class PhaseLedger:
         if due:
             self._reader.wake()
 
+    def catch_up(self) -> None:
+        """Have the running phase read to about now; waits for the meter, but never for long."""
+        with self._lock:
+            due_in = math.inf if self._open is None else self._due_in(self._clock())
+        if math.isfinite(due_in):
+            if due_in > 0:
+                self._wait(due_in)
+            self._reader.wait(self._hang_s)
+
     def settle(self, key: RoundKey) -> None:
         """See that every stretch of a round that has ended is covered, or given up with a reason.
 

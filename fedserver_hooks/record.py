@@ -85,8 +85,9 @@ class RecordMaker:
             if report.looks_cumulative and report.node_id not in self.told:
                 self.told.add(report.node_id)
                 logger.warning(
-                    "client %s looks cumulative: its reports only rise, as of one tracker for all "
-                    "rounds; they are counted as they are, and marked",
+                    "client %s: its emissions look cumulative (they only rise, as a running total "
+                    "does); they count as reported. One tracker for each round would report the "
+                    "round alone",
                     report.client,
                 )
 

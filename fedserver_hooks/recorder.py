@@ -421,6 +421,17 @@ class RoundRecorder:
             else:
                 self._draft.events.append(event)
 
+    def settle(self, timeout_s: float) -> bool:
+        """Have what is known of the open round stored, its energy read to now.
+
+        Not for the training's thread: it waits for the meter, and ``timeout_s`` for the store. False
+        if that takes longer.
+        """
+        if self.run.tracked:
+            self._ledger.catch_up()
+        self._write_open()
+        return self._writer.barrier(timeout_s)
+
     # --- for /metrics ----------------------------------------------------------------------------
 
     @property

@@ -18,7 +18,7 @@ from fedserver_hooks.intensity import Intensity, IntensityTablesMissing, lookup
 from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
 from fedserver_hooks.recorder import RoundRecorder
 from telemetry.accounting import Rules
-from telemetry.domain import Factors, RoundRecord, RunInfo, utc_now
+from telemetry.domain import Factors, OnBudget, RoundRecord, RunInfo, utc_now
 
 if TYPE_CHECKING:
     from telemetry.store import Store
@@ -56,6 +56,9 @@ def factors_for(
     region: str | None = None,
     intensity_g_per_kwh: float | None = None,
     pue: float = 1.0,
+    *,
+    network_kwh_per_gb: float | None = None,
+    impute_missing: bool = False,
 ) -> Factors:
     """The server's factors; raises `UnknownCountry` or `UnknownRegion` for one that nobody knows.
 
@@ -72,6 +75,8 @@ def factors_for(
         intensity_year=intensity.year,
         country=intensity.country,
         pue=pue,
+        network_kwh_per_gb=network_kwh_per_gb,
+        impute_missing=impute_missing,
     )
 
 
@@ -127,6 +132,9 @@ def new_recorder(
     rounds_planned: int | None = None,
     metric_names: tuple[str, ...] = (),
     value_metric: str = "accuracy",
+    budget_kg: float | None = None,
+    on_budget: OnBudget = "warn",
+    client_rows: bool = True,
     rules: Rules | None = None,
     meter: Meter | None = None,
     server_scope: ServerScope = "auto",
@@ -158,6 +166,9 @@ def new_recorder(
         factors=factors,
         server_host_id=host_id(run_id),
         value_metric=value_metric,
+        budget_kg=budget_kg,
+        on_budget=on_budget,
+        client_rows=client_rows,
         metric_names=metric_names,
         software=dict(software or software_versions()),
     )

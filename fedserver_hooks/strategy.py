@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from fedserver_hooks.budget import BudgetWatch
 from fedserver_hooks.draft import ReplyParts
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.wire import RUN_ID_KEY, take_report
@@ -33,9 +34,12 @@ class EmissionsStrategy(Strategy):
     Flower's own; it also starts the record, and ends it however the training ends.
     """
 
-    def __init__(self, strategy: Strategy, recorder: RoundRecorder) -> None:
+    def __init__(
+        self, strategy: Strategy, recorder: RoundRecorder, budget: BudgetWatch | None = None
+    ) -> None:
         self.strategy = strategy
         self.recorder = recorder
+        self.budget = budget
 
     @classmethod
     def wrap(
@@ -46,27 +50,33 @@ class EmissionsStrategy(Strategy):
         run_name: str | None = None,
         *,
         server_scope: ServerScope = "auto",
+        budget_kg: float | None = None,
     ) -> EmissionsStrategy:
         """The two-line form: a recorder with codecarbon as its meter and a store by URL.
 
         ``country`` is an ISO 3166 alpha-3 code; without it the world average intensity is used, and
         said. ``server_scope`` is what the server's figure is of: ``machine``, ``allocation`` (this
         container's share), ``process``, or ``auto``, which is allocation where a limit of CPU or
-        memory is smaller than the machine. Raises `TelemetryError` for an unknown country, a scope
-        that this machine does not have, or a store that cannot be used.
+        memory is smaller than the machine. ``budget_kg`` is what the run may emit, kg CO2eq: a
+        warning is logged when it is nearly and when it is wholly spent; Flower's loop plays every
+        round. Raises `TelemetryError` for an unknown country, a scope that this machine does not
+        have, or a store that cannot be used.
         """
         from fedserver_hooks.setup import new_recorder
 
-        return cls(
-            strategy,
-            new_recorder(
-                store,
-                strategy=type(strategy).__name__,
-                run_name=run_name or type(strategy).__name__,
-                country=country,
-                server_scope=server_scope,
-            ),
+        budget = None if budget_kg is None else BudgetWatch(budget_kg)
+        recorder = new_recorder(
+            store,
+            strategy=type(strategy).__name__,
+            run_name=run_name or type(strategy).__name__,
+            country=country,
+            server_scope=server_scope,
+            budget_kg=budget_kg,
+            on_round_closed=None if budget is None else budget.closed,
         )
+        if budget is not None:
+            budget.watch(recorder)
+        return cls(strategy, recorder, budget)
 
     # --- Flower's interface ------------------------------------------------------------------
 
@@ -116,6 +126,8 @@ class EmissionsStrategy(Strategy):
         if not self.recorder.started:  # somebody drives the rounds without `start`
             self.recorder.start_quietly()
             atexit.register(self.recorder.finish, "interrupted")
+        if self.budget is not None:
+            self.budget.before_round(server_round, 0.0)  # Flower's loop cannot be stopped cleanly
         self.recorder.begin_round(server_round)
         messages = self._configure("train", server_round, arrays, config, grid)
         self.recorder.enter("wait")

@@ -109,6 +109,16 @@ FAMILIES: Final[tuple[Family, ...]] = (
         tracked_only=True,
     ),
     Family(
+        "fl_run_emissions_estimate_co2eq_grams",
+        "gauge",
+        "Estimates beside the measured emissions of the run, in grams CO2eq, never part of them. "
+        "Communication: bytes by a stated kWh/GB, allocated. Clients: those of closed rounds that did "
+        "not report, low and high as 10th and 90th percentile. Absent unless switched on.",
+        take.estimates,
+        ("component", "quality", "bound"),
+        tracked_only=True,
+    ),
+    Family(
         "fl_network_bytes_total",
         "counter",
         "Bytes of the messages of closed rounds as the server counted them, before transport "
@@ -212,9 +222,33 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         "fl_carbon_intensity_grams_per_kilowatt_hour",
         "gauge",
-        "Grams CO2eq for each kWh that the server's emissions are computed with.",
+        "Grams CO2eq for each kWh. Server: what its emissions are computed with, before PUE. Clients: "
+        "what their counted emissions come to per energy, in the last round whose reports all carry "
+        "an energy; those on the server's machine include its PUE.",
         take.intensity,
         ("component", "source"),
+        tracked_only=True,
+    ),
+    Family(
+        "fl_emissions_budget_co2eq_grams",
+        "gauge",
+        "Grams CO2eq that the run may emit, measured; absent without a budget.",
+        take.budget,
+        tracked_only=True,
+    ),
+    Family(
+        "fl_emissions_budget_used_ratio",
+        "gauge",
+        "Measured emissions of the run so far ÷ its budget, the open round included; may pass 1.",
+        take.budget_used,
+        tracked_only=True,
+    ),
+    Family(
+        "fl_emissions_marginal_co2eq_grams_per_point",
+        "gauge",
+        "Grams CO2eq since the best value of the run's value metric before ÷ points (0.01) gained by "
+        "the last closed round; absent where it gained none, or earlier rounds are not shown.",
+        take.marginal,
         tracked_only=True,
     ),
     Family(

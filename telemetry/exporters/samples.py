@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from telemetry.analysis.value import marginal_g_per_point
+from telemetry.budget import used_ratio
 from telemetry.domain import (
     GRAMS_PER_KG,
     JOULES_PER_KWH,
@@ -31,6 +33,7 @@ Sample = tuple[Labels, float | Histogram]
 """Values of the labels after ``run_id``, and the value."""
 
 CLOSED_STATUSES: Final[tuple[RoundStatus, ...]] = ("completed", "partial", "failed", "interrupted")
+CLIENTS_SOURCE: Final = "effective: counted emissions of the last round with energies ÷ energy"
 MAX_OWN_METRIC_NAMES: Final = 16
 """Training metrics shown of a run that named none: the first so many that it sent."""
 
@@ -195,6 +198,53 @@ def emissions_so_far_g(view: RunView) -> float | None:
     return None if known is None else known * GRAMS_PER_KG
 
 
+def estimates(view: RunView) -> Iterator[Sample]:
+    """Grams beside the measured ones; of each estimate that is made."""
+    for labels, kg in estimates_so_far_kg(view).items():
+        if kg is not None:
+            yield labels, kg * GRAMS_PER_KG
+
+
+def estimates_so_far_kg(view: RunView) -> Mapping[Labels, float | None]:
+    """By component, quality and bound; None where there is none.
+
+    Of an open round only the communication: who is silent there may still answer.
+    """
+    totals, row = view.exposed.run.totals, view.exposed.open_round
+    running = None if row is None else row.communication_emissions_kg_estimated
+    return {
+        ("communication", "estimated", "central"): sum_known(
+            (totals.communication_emissions_kg_estimated, running)
+        ),
+        ("clients", "imputed", "low"): totals.imputed_low_emissions_kg,
+        ("clients", "imputed", "central"): totals.imputed_emissions_kg,
+        ("clients", "imputed", "high"): totals.imputed_high_emissions_kg,
+    }
+
+
+def budget(view: RunView) -> Iterator[Sample]:
+    """As the run was started."""
+    kg = view.exposed.run.info.budget_kg
+    return _one(None if kg is None else kg * GRAMS_PER_KG)
+
+
+def budget_used(view: RunView) -> Iterator[Sample]:
+    """Of the budget, by all that is known so far."""
+    return _one(budget_used_ratio(view))
+
+
+def budget_used_ratio(view: RunView) -> float | None:
+    """Grams so far ÷ budget, the open round included."""
+    grams = emissions_so_far_g(view)
+    spent_kg = None if grams is None else grams / GRAMS_PER_KG
+    return used_ratio(spent_kg, view.exposed.run.info.budget_kg)
+
+
+def marginal(view: RunView) -> Iterator[Sample]:
+    """Of the last closed round, where it made the model better than any before."""
+    return _one(marginal_g_per_point(view.exposed.rounds, view.exposed.run.info.value_metric))
+
+
 def distribution(view: RunView) -> Iterator[Sample]:
     """Over clients and closed rounds."""
     yield (), view.exposed.run.totals.client_histogram
@@ -206,6 +256,18 @@ def intensity(view: RunView) -> Iterator[Sample]:
     factors = next((row.factors for row in view.rounds_newest_first), started_with)
     component: Component = "server"
     yield (component, _source(factors)), factors.server_carbon_intensity_g_per_kwh
+    effective = (clients_intensity(row) for row in view.rounds_newest_first)
+    known = next((value for value in effective if value is not None), None)
+    if known is not None:
+        component = "clients"
+        yield (component, CLIENTS_SOURCE), known
+
+
+def clients_intensity(row: RoundSummary) -> float | None:
+    """What a round's reports count for ÷ their energy, g/kWh; None unless all of them carry one."""
+    kg, kwh = row.clients_emissions_kg, row.clients_energy_kwh
+    carry_energy = row.clients_energy_reports == row.reports_accepted + row.reports_late
+    return kg * GRAMS_PER_KG / kwh if kg is not None and kwh and carry_energy else None
 
 
 def _source(factors: Factors) -> str:

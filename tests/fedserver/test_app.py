@@ -25,6 +25,8 @@ def test_a_flat_run_config_is_the_configuration() -> None:
             "track-emissions": True,
             "emissions.country": "ESP",
             "emissions.carbon_intensity_g_per_kwh": 100,
+            "emissions.budget-kg": 0.5,
+            "emissions.on-budget": "stop",
             "metrics": "accuracy, f1",
             "clients.min-fit": 3,
             "strategy.name": "FedAvg",
@@ -34,6 +36,7 @@ def test_a_flat_run_config_is_the_configuration() -> None:
     )
     assert (config.rounds, config.track_emissions, config.metrics) == (7, True, ("accuracy", "f1"))
     assert (config.emissions.country, config.clients.min_fit) == ("ESP", 3)
+    assert (config.emissions.budget_kg, config.emissions.on_budget) == (0.5, "stop")
     assert (config.run_name, config.privacy) == ("from-outside", None)
 
 

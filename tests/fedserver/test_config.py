@@ -276,7 +276,10 @@ def test_open_addresses_are_allowed_where_they_are_asked_for(load: Load, tmp_pat
         ("telemetry: {http: {linger_s: soon}}", '"soon" must be a number of 0 or more, or forever'),
         ("telemetry: {http: {linger_s: true}}", "true must be a number of 0 or more, or forever"),
         ("telemetry: {database_url: telemetry.db}", "must be a database URL such as sqlite:///"),
-        ("telemetry: {database_url: 'oracle://x'}", "no known kind of store; choices: memory, sq"),
+        (
+            "telemetry: {database_url: 'oracle://x'}",
+            "no known kind of store; choices: memory, postgresql, sq",
+        ),
         ("metrics: [accuracy, accuracy]", "names one metric twice"),
         ("metrics: [accuracy, 3]", "metrics: 3 must be text"),
         ("metrics: [emissions]", "emissions is no training metric"),
@@ -365,6 +368,19 @@ def test_a_wrong_form_is_named(load: Load, text: str, message: str) -> None:
             "server: {address: '0.0.0.0:9464', allow_anonymous: true}",
             "telemetry.http.port: 9464 is the port of server.address too",
         ),
+        (
+            "emissions: {budget_kg: 0.5}",
+            "emissions.budget_kg: 0.5: nobody would watch it; choices: track_emissions: true, or",
+        ),
+        (
+            "track_emissions: true\nemissions: {on_budget: stop}",
+            'emissions.on_budget: "stop" needs a budget; choices: emissions.budget_kg: a number',
+        ),
+        ("emissions: {budget_kg: 0}", "emissions.budget_kg: 0 must be greater than 0"),
+        ("emissions: {budget_kg: .inf}", "emissions.budget_kg: "),
+        ("emissions: {on_budget: halt}", "is not one of the choices: 'warn' or 'stop'"),
+        ("emissions: {network_kwh_per_gb: -1}", "-1 must be at least 0"),
+        ("emissions: {impute_missing: 1}", "emissions.impute_missing: 1 must be true or false"),
     ],
 )
 def test_what_cannot_work_is_refused(load: Load, text: str, message: str) -> None:
@@ -400,18 +416,29 @@ def test_a_scope_that_this_machine_does_not_have_is_refused(
     )
 
 
+def test_estimates_and_a_budget_are_taken(load: Load) -> None:
+    """From a file, and from the environment."""
+    text = """
+track_emissions: true
+emissions: {network_kwh_per_gb: 0.06, impute_missing: true, budget_kg: 0.012, on_budget: stop}
+telemetry: {client_rows: false}
+"""
+    config = load(text).config
+    assert config.emissions.network_kwh_per_gb == 0.06
+    assert config.emissions.impute_missing
+    assert (config.emissions.budget_kg, config.emissions.on_budget) == (0.012, "stop")
+    assert not config.telemetry.client_rows
+    environ = {"FEDSERVER_TRACK_EMISSIONS": "true", "FEDSERVER_EMISSIONS__BUDGET_KG": "0.5"}
+    assert load(None, environ).config.emissions.budget_kg == 0.5
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("emissions.network_kwh_per_gb", 0.06),
-        ("emissions.impute_missing", True),
-        ("emissions.budget_kg", 1),
-        ("emissions.on_budget", "stop"),
         ("telemetry.service_url", "https://example.org"),
         ("telemetry.service_token", SECRET),
         ("telemetry.service_token_file", "t"),
         ("telemetry.max_series", 10),
-        ("telemetry.client_rows", False),
     ],
 )
 def test_an_option_of_a_later_version_is_refused(load: Load, path: str, value: object) -> None:
@@ -568,7 +595,7 @@ def test_a_file_that_cannot_be_read_is_named(load: Load, tmp_path: Path) -> None
         f"telemetry: {{service_token: !{SECRET} x}}",
         f"telemetry: {{service_token: '{SECRET}",
         f"telemetry: {SECRET}",
-        f"telemetry: {{database_url: 'postgresql://user:{SECRET}@host/db'}}",
+        f"telemetry: {{database_url: 'mysql://user:{SECRET}@host/db'}}",
         f"telemetry: {{database_url: {{postgresql: {SECRET}}}}}",
     ],
 )

@@ -211,3 +211,21 @@ def test_a_later_first_round_continues_the_numbers() -> None:
     assert ended == [3, 4]
     assert (result.ended, result.rounds_played) == ("completed", 2)
     assert (nothing.ended, nothing.rounds_played) == ("completed", 0)
+
+
+def test_whoever_is_asked_before_a_round_may_end_the_training() -> None:
+    """Asked once a round, before it; the model of the rounds played is kept, and it is no failure."""
+    asked: list[int] = []
+
+    def may_go_on(number: int) -> str | None:
+        asked.append(number)
+        return "enough" if number == 3 else None
+
+    result = play(FedAvg(), FakeGrid(), rounds=5, may_go_on=may_go_on)
+    two = play(FedAvg(), FakeGrid(), rounds=2)
+    assert asked == [1, 2, 3]
+    assert (result.ended, result.reason, result.rounds_played) == ("stopped_on_budget", "enough", 2)
+    assert result.arrays is not None
+    assert two.arrays is not None
+    for name, array in two.arrays.items():
+        np.testing.assert_allclose(result.arrays[name].numpy(), array.numpy(), rtol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from typing import Any
@@ -22,7 +23,7 @@ from telemetry.service.routes.page import LAST_ROUNDS, Views
 from telemetry.service.server import EmbeddedHttp
 from telemetry.service.sessions import COOKIE, LIFETIME_S, MAX_SESSIONS, Sessions
 from telemetry.store.memory import InMemoryStore
-from telemetry.testing import OWNER, START, ManualClock, make_round
+from telemetry.testing import FACTORS, OWNER, START, ManualClock, make_round
 from tests.telemetry.test_http import TOKEN, assert_problem
 from tests.telemetry.views import a_run
 
@@ -187,6 +188,29 @@ def test_what_no_sensor_measured_says_so(sensor: Any, note: str) -> None:
     with served(store) as (client, _):
         grams = Tables(client.get("/").text).rows["runs"][1][3]
     assert grams == f"0.1{note}"
+
+
+def test_estimates_odd_reports_and_the_budget_stand_below_the_measured_figure() -> None:
+    """Each in its own line, and none in the figure; the share is of the budget that the run has."""
+    factors = replace(FACTORS, server_sensor="rapl", network_kwh_per_gb=0.06, impute_missing=True)
+    clients: dict[str, float | str] = {"a": 0.001, "b": 0.002, "c": 0.003, "d": "missing"}
+    record = make_round(1, server_kwh=None, clients=clients, factors=factors)
+    counted = tuple(replace(p, bytes_to=5_000_000, bytes_from=0) for p in record.participants)
+    reports = (replace(record.reports[0], outlier=True), *record.reports[1:])
+    record = record.model_copy(update={"participants": counted, "reports": reports})
+    store = InMemoryStore()
+    a_run(store, record, factors=factors, budget_kg=0.012)
+    with served(store) as (client, _):
+        tables = Tables(client.get("/").text)
+    cell = tables.rows["runs"][1][3]
+    assert cell == (
+        "6"
+        "+ 0.2088 g estimated for communication (allocated, estimated)"
+        "+ 2 g (1.2 to 2.8) imputed for silent clients"
+        "1 report looks odd"
+        "budget 12 g: 50 % used"
+    )
+    assert tables.numbers["runs"][1][3][0] == pytest.approx(6.0)
 
 
 def test_without_tracking_no_figure_is_made_up() -> None:

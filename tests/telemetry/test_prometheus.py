@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import REGISTRY
 
-from telemetry.domain import CLIENT_BUCKETS_G, ExposedRun, Factors, Owner
+from telemetry.domain import CLIENT_BUCKETS_G, ExposedRun, Factors, Owner, RoundRecord
 from telemetry.errors import StoreError
 from telemetry.exporters.families import FAMILIES
 from telemetry.exporters.prometheus import EmissionsCollector, metrics_registry
@@ -71,6 +71,7 @@ CONTRACT: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "fl_energy_joules_total": ("counter", ("component",)),
     "fl_server_energy_joules_total": ("counter", ("phase",)),
     "fl_run_emissions_co2eq_grams": ("gauge", ()),
+    "fl_run_emissions_estimate_co2eq_grams": ("gauge", ("component", "quality", "bound")),
     "fl_network_bytes_total": ("counter", ("direction",)),
     "fl_rounds_total": ("counter", ("status",)),
     "fl_client_reports_total": ("counter", ("outcome",)),
@@ -85,6 +86,9 @@ CONTRACT: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "fl_round_coverage_ratio": ("gauge", ("round",)),
     "fl_client_emissions_co2eq_grams": ("histogram", ()),
     "fl_carbon_intensity_grams_per_kilowatt_hour": ("gauge", ("component", "source")),
+    "fl_emissions_budget_co2eq_grams": ("gauge", ()),
+    "fl_emissions_budget_used_ratio": ("gauge", ()),
+    "fl_emissions_marginal_co2eq_grams_per_point": ("gauge", ()),
     "fl_privacy_epsilon": ("gauge", ()),
 }
 
@@ -129,8 +133,8 @@ class StoreThatFails(InMemoryStore):
         raise self.error
 
 
-def rich_run(store: Store) -> None:
-    """A run with something in every family."""
+def rich_run(store: Store, **facts: Any) -> None:
+    """A run with something in nearly every family."""
     a_run(
         store,
         make_round(0),
@@ -141,6 +145,7 @@ def rich_run(store: Store) -> None:
         ),
         make_round(2, clients={"a": 0.002}, evaluate_metrics={"accuracy": 0.6}),
         make_round(3, closed=False, clients={"a": 0.004}, privacy_epsilon=1.25),
+        **facts,
     )
 
 
@@ -185,7 +190,8 @@ def test_the_librarys_global_registry_is_left_alone(store: Store) -> None:
 
 def test_promtool_finds_nothing_to_say(store: Store) -> None:
     """A page with every family in it passes ``promtool check metrics``."""
-    rich_run(store)
+    rich_run(store, budget_kg=0.012)
+    store.record_round(estimated_round(4))
     page = generate_latest(registry_of(store, facts=Facts(errors={"store": 1})))
     checked = subprocess.run(
         [require_tool("promtool"), "check", "metrics"],
@@ -263,6 +269,129 @@ def test_bytes_are_absent_where_nobody_counted_them(store: Store) -> None:
     rich_run(store)
     found = samples(registry_of(store))
     assert not [name for name, _ in found if name == "fl_network_bytes_total"]
+
+
+def estimated_round(number: int, **facts: Any) -> RoundRecord:
+    """A round of four clients, one silent, in which bytes were counted and estimates are made."""
+    came_to: dict[str, float | str] = {"a": 0.001, "b": 0.002, "c": 0.004, "d": "missing"}
+    record = make_round(
+        number,
+        clients=came_to,
+        factors=replace(FACTORS, network_kwh_per_gb=0.06, impute_missing=True),
+        **facts,
+    )
+    counted = tuple(replace(p, bytes_to=10**9, bytes_from=5 * 10**8) for p in record.participants)
+    return record.model_copy(update={"participants": counted})
+
+
+def test_estimates_stand_apart_from_what_was_measured(store: Store) -> None:
+    """Communication and the silent client, each with its quality; the measured figures stay as they are."""
+    a_run(store, make_round(1, clients={"a": 0.001, "b": 0.002, "c": 0.004, "d": "missing"}))
+    before = samples(registry_of(store))
+    name = "fl_run_emissions_estimate_co2eq_grams"
+    assert not [found for found, _ in before if found == name], "nothing was switched on"
+
+    other = make_run("20260102-030405-ffffff")
+    store.start_run(other, OWNER, START)
+    store.record_round(estimated_round(1, run_id=other.run_id))
+    found = samples(registry_of(store), run_id=other.run_id)
+    bytes_g = 4 * 1.5 * 0.06 * FACTORS.server_carbon_intensity_g_per_kwh
+    labels = {"component": "communication", "quality": "estimated", "bound": "central"}
+    assert value(found, name, **labels) == pytest.approx(bytes_g, rel=1e-12)
+    imputed = {
+        bound: value(found, name, component="clients", quality="imputed", bound=bound)
+        for bound in ("low", "central", "high")
+    }
+    assert imputed == pytest.approx({"low": 1.2, "central": 2.0, "high": 3.6})
+    measured = "fl_run_emissions_co2eq_grams"
+    assert value(found, measured) == value(before, measured)
+
+
+def test_who_is_silent_in_an_open_round_may_still_answer(store: Store) -> None:
+    """Nobody is imputed while the round runs; its bytes are counted already."""
+    a_run(store, estimated_round(1, closed=False))
+    found = samples(registry_of(store))
+    qualities = {
+        dict(labels)["quality"]
+        for (name, labels) in found
+        if name == "fl_run_emissions_estimate_co2eq_grams"
+    }
+    assert qualities == {"estimated"}
+
+
+def test_a_budget_is_shown_with_how_much_of_it_is_used(store: Store) -> None:
+    """In grams, with the open round; both are absent without a budget."""
+    a_run(
+        store,
+        make_round(1, server_kwh=None, clients={"a": 0.002}),
+        make_round(2, server_kwh=None, clients={"a": 0.004}, closed=False),
+        budget_kg=0.012,
+    )
+    store.start_run(make_run("20260102-030405-ffffff"), OWNER, START)
+    store.record_round(make_round(1, run_id="20260102-030405-ffffff", clients={"a": 0.002}))
+    found = samples(registry_of(store))
+    assert value(found, "fl_emissions_budget_co2eq_grams") == 12.0
+    assert value(found, "fl_emissions_budget_used_ratio") == pytest.approx(0.5)
+    other = samples(registry_of(store), run_id="20260102-030405-ffffff")
+    assert not [name for name, _ in other if "budget" in name]
+
+
+def test_a_budget_of_which_nothing_is_known_has_no_share(store: Store) -> None:
+    """Unknown is not 0 %."""
+    a_run(store, make_round(1, server_kwh=None, clients={"a": "missing"}), budget_kg=0.012)
+    found = samples(registry_of(store))
+    assert value(found, "fl_emissions_budget_co2eq_grams") == 12.0
+    assert value(found, "fl_emissions_budget_used_ratio") is None
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "metric", "expected"),
+    [
+        ((0.5, 0.6), "accuracy", 0.2),  # 2 g for 10 points
+        ((0.5, 0.4, 0.6), "accuracy", 0.4),  # 4 g since the best before
+        ((0.5, 0.5), "accuracy", None),
+        ((0.6, 0.5), "accuracy", None),
+        ((0.6, 0.5), "loss", 0.2),  # the lower the better
+        ((0.5,), "accuracy", None),
+        ((0.5, 0.6), "f1", None),
+    ],
+)
+def test_a_point_of_progress_has_a_price(
+    store: Store, accuracies: tuple[float, ...], metric: str, expected: float | None
+) -> None:
+    """Grams since the best value before ÷ points gained; absent where nothing was gained."""
+    key = "loss" if metric == "loss" else "accuracy"
+    rounds = [
+        make_round(n, server_kwh=None, clients={"a": 0.002}, evaluate_metrics={key: accuracy})
+        for n, accuracy in enumerate(accuracies, start=1)
+    ]
+    a_run(store, make_round(0), *rounds, value_metric=metric)
+    found = value(samples(registry_of(store)), "fl_emissions_marginal_co2eq_grams_per_point")
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_clients_intensity_is_what_their_figures_come_to(store: Store) -> None:
+    """Counted grams ÷ counted kWh, of the last round whose reports all carry an energy."""
+
+    def both(number: int, second: dict[str, Any]) -> RoundRecord:
+        reports = (
+            make_report("a", 0.1, energy_kwh=1.0, counted_energy_kwh=1.0),
+            make_report("b", 0.5, **second),
+        )
+        participants = make_round(number, clients={"a": 0.1, "b": 0.5}).participants
+        return make_round(number, reports=reports, participants=participants)
+
+    a_run(store, both(1, {"energy_kwh": 1.0, "counted_energy_kwh": 1.0}), both(2, {}))
+    found = samples(registry_of(store))
+    name = "fl_carbon_intensity_grams_per_kilowatt_hour"
+    by_component = {
+        dict(labels)["component"]: (dict(labels)["source"], n)
+        for (sample, labels), n in found.items()
+        if sample == name
+    }
+    assert by_component["clients"][1] == pytest.approx(300.0)
+    assert by_component["clients"][0].startswith("effective: ")
+    assert by_component["server"][1] == 174.0
 
 
 def test_only_the_last_attempt_of_a_round_has_series(store: Store) -> None:

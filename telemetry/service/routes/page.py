@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -11,7 +11,15 @@ from fastapi.responses import RedirectResponse, Response
 from telemetry.digest import SEAL_DIGITS
 from telemetry.domain import GRAMS_PER_KG, RoundSummary
 from telemetry.errors import StoreError
-from telemetry.exporters.samples import Labels, RunView, emissions_so_far_g, metrics_of, sensor
+from telemetry.exporters.samples import (
+    Labels,
+    RunView,
+    budget_used_ratio,
+    emissions_so_far_g,
+    estimates_so_far_kg,
+    metrics_of,
+    sensor,
+)
 from telemetry.service.guards import ReadAccess, wants_html
 from telemetry.service.html import document, figure, text
 from telemetry.writer import Failures
@@ -62,7 +70,8 @@ def _body(views: Sequence[RunView]) -> str:
         f"<main>\n{_HEADING}{_runs(views)}\n{_last_rounds(views[-1])}\n</main>\n"
         "<footer><p><small>Emissions in grams of CO2eq: what is known of the server and of its "
         "clients. “Modelled” says that no sensor measured the server’s energy. Coverage is the "
-        "share of a round’s clients that reported theirs. "
+        "share of a round’s clients that reported theirs. Estimates stand beside the measured figure "
+        "and are not part of it. "
         f"This page renews itself every {REFRESH_S} seconds; Prometheus reads /metrics."
         "</small></p></footer>"
     )
@@ -121,8 +130,34 @@ def _emissions(view: RunView) -> str:
     if not view.tracked:
         return "not tracked"
     grams, kind = emissions_so_far_g(view), sensor(view)
-    note = f"<br><small>modelled ({text(kind)})</small>"
-    return figure(grams) + (note if grams is not None and kind in MODELLED else "")
+    notes = [f"modelled ({text(kind)})"] if grams is not None and kind in MODELLED else []
+    notes += [*_estimates(view), *_flags(view), *_budget(view)]
+    return figure(grams) + "".join(f"<br><small>{note}</small>" for note in notes)
+
+
+def _estimates(view: RunView) -> Iterator[str]:
+    """Beside the measured figure, and named as what they are."""
+    kg = estimates_so_far_kg(view)
+    communication = kg["communication", "estimated", "central"]
+    low, central, high = (kg["clients", "imputed", bound] for bound in ("low", "central", "high"))
+    if communication is not None:
+        yield f"+ {_grams(communication)} g estimated for communication (allocated, estimated)"
+    if central:  # 0 where nobody is silent
+        yield f"+ {_grams(central)} g ({_grams(low)} to {_grams(high)}) imputed for silent clients"
+
+
+def _flags(view: RunView) -> Iterator[str]:
+    """Of the rounds shown."""
+    count = sum(row.reports_flagged or 0 for row in view.rounds_newest_first)
+    if count:
+        yield f"{figure(count)} {'report looks' if count == 1 else 'reports look'} odd"
+
+
+def _budget(view: RunView) -> Iterator[str]:
+    kg, used = view.exposed.run.info.budget_kg, budget_used_ratio(view)
+    if kg is not None:
+        share = "–" if used is None else f'<data value="{used!r}">{used * 100:.0f} %</data>'
+        yield f"budget {_grams(kg)} g: {share} used"
 
 
 def _coverage(row: RoundSummary | None) -> str:
