@@ -88,7 +88,7 @@ def server_meter(
     Raises `ScopeUnavailable` where the share that ``scope`` asks for cannot be known here.
     """
     shares = choose(scope)
-    logger.info("server_scope %s: %s", scope, in_words(scope, shares))
+    logger.info("the server's figure is of: %s (server_scope: %s)", in_words(scope, shares), scope)
     machine = CodeCarbonMeter(country=country, region=region)
     return machine if shares is None else AllocatedMeter(machine, shares)
 

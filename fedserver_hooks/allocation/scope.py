@@ -55,4 +55,5 @@ def in_words(asked: ServerScope, shares: Shares | None) -> str:
     """What was chosen: ``allocation (1 of 64 CPUs, 1.0 of 251.5 GiB)``."""
     if shares is not None:
         return f"{shares.scope} ({shares.words()})"
-    return "machine" if asked == "machine" else "machine (no limit here is smaller than it)"
+    whole = "the whole machine"
+    return whole if asked == "machine" else f"{whole}, no limit here is smaller"

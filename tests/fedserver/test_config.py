@@ -395,7 +395,8 @@ def test_every_scope_of_the_server_is_accepted(load: Load, scope: str) -> None:
     assert len(list(describe(loaded))) == len(loaded.sources)
     loaded = load(f"emissions: {{server_scope: {scope}}}\ntrack_emissions: true")
     *_, last = describe(loaded)
-    here = "(machine|allocation)" if scope == "auto" else scope
+    whole = "the whole machine"
+    here = {"auto": f"({whole}|allocation)", "machine": whole}.get(scope, scope)
     assert re.match(f"here, the server's figure is of: {here}", last)
 
 

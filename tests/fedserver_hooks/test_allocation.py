@@ -228,11 +228,11 @@ def test_our_own_process_is_seen_with_its_children() -> None:
         ({"cpu_limit": 4.0, "pinned": "1,3"}, "allocation (2 of 8 CPUs, 1.0 of 64.0 GiB)"),
         (
             {"cpu_limit": None, "memory_limit_gib": None},
-            "machine (no limit here is smaller than it)",
+            "the whole machine, no limit here is smaller",
         ),
         (
             {"cpu_limit": 16.0, "memory_limit_gib": 128},
-            "machine (no limit here is smaller than it)",
+            "the whole machine, no limit here is smaller",
         ),
     ],
 )
@@ -248,7 +248,7 @@ def test_the_machine_may_be_asked_for_in_a_limited_container(tmp_path: Path) -> 
     """Then its whole figure stands."""
     machine = FakeMachine(tmp_path)
     assert choose("machine", machine.root, PID) is None
-    assert in_words("machine", None) == "machine"
+    assert in_words("machine", None) == "the whole machine"
 
 
 def test_a_container_of_version_1_sees_its_group_at_the_mount_point(tmp_path: Path) -> None:

@@ -278,7 +278,8 @@ def test_the_scope_of_the_server_is_chosen_said_and_recorded(
     store = InMemoryStore()
     strategy = EmissionsStrategy.wrap(FedAvg(), store=store, country="ESP", server_scope=scope)
     (line,) = [r.getMessage() for r in caplog.records if "server_scope" in r.getMessage()]
-    assert line.startswith(f"server_scope {scope}: {scope}")
+    words = "the whole machine" if scope == "machine" else scope
+    assert line.startswith(f"the server's figure is of: {words}")
     strategy.start(LocalGrid({1: trains(), 2: trains()}), model(), num_rounds=1)
     (run,) = store.runs()
     assert run.info.factors.server_scope == scope
