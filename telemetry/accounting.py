@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from math import fsum
-from operator import attrgetter
-from typing import Final, NamedTuple
+from operator import attrgetter, itemgetter
+from typing import Any, Final, NamedTuple
 
 from telemetry import marks
 from telemetry.domain import (
@@ -29,9 +30,11 @@ from telemetry.domain import (
     RoundRecord,
     RoundStatus,
     emissions_kg,
+    field_names,
     metered_part,
     sum_known,
 )
+from telemetry.domain.frozen import in_order
 from telemetry.reports import ClientReport, RejectedReport, plausible
 
 WINDOW_SLACK_S: Final = 5.0
@@ -141,10 +144,7 @@ def account(facts: RoundFacts) -> RoundRecord:
         ended_at=ended_at,
         connected=facts.connected,
         factors=_with_share(facts.factors, laps),
-        participants=tuple(
-            _participant(p, outcomes.get(p.node_id))
-            for p in sorted(facts.participants, key=attrgetter("node_id"))
-        ),
+        participants=_participants(facts.participants, outcomes),
         reports=tuple(sorted(reports, key=attrgetter("node_id", "phase", "reported_round"))),
         reports_repeated=repeated,
         laps=laps,
@@ -162,7 +162,8 @@ class _Accepted(NamedTuple):
     """A report that counts, with the window of its work, epoch seconds."""
 
     received: ReceivedReport
-    report: ClientReport
+    raw: Mapping[str, Any]
+    """Fields of its `ClientReport`, whose attribute look-ups take three times as long."""
     window: tuple[float, float]
 
 
@@ -203,7 +204,7 @@ def _judge(received: ReceivedReport, rules: Rules) -> _Judged:
     judged = plausible(received.report, worked[1] - worked[0], rules.max_client_power_w)
     if isinstance(judged, RejectedReport):
         return _Rejected(received, judged)
-    return _Accepted(received, judged, worked)
+    return _Accepted(received, judged.__dict__, worked)
 
 
 def window(received: ReceivedReport) -> tuple[float, float]:
@@ -212,11 +213,11 @@ def window(received: ReceivedReport) -> tuple[float, float]:
     The server's send-to-reply window stands in where the client gave none, or where its own is
     reversed or empty after clipping.
     """
-    report = received.report
     sent_at, replied_at = received.sent_at, received.replied_at
-    assert isinstance(report, ClientReport)
-    if report.started_at is not None and report.ended_at is not None:
-        start, end = report.started_at.timestamp(), report.ended_at.timestamp()
+    raw = received.report.__dict__  # see `telemetry.reports.plausible`
+    started_at, ended_at = raw["started_at"], raw["ended_at"]
+    if started_at is not None and ended_at is not None:
+        start, end = started_at.timestamp(), ended_at.timestamp()
         if start < sent_at - WINDOW_SLACK_S:
             start = sent_at - WINDOW_SLACK_S
         if end > replied_at + WINDOW_SLACK_S:
@@ -318,7 +319,7 @@ def _apply_host_rule(
 
 
 def _host_of(each: _Accepted, facts: RoundFacts) -> str | None:
-    host_id = each.report.host_id
+    host_id: str | None = each.raw["host_id"]
     if host_id is not None:
         return _SERVER if host_id == facts.server_host_id else host_id
     if each.received.loopback and facts.rules.loopback_on_server_host:
@@ -333,19 +334,18 @@ def overlap_factor(windows: Sequence[tuple[float, float]]) -> float:
     """
     if len(windows) == 1:
         return 1.0
-    total = fsum(end - start for start, end in windows)
-    if total <= 0:
-        return 1.0 / len(windows)
-    union: list[float] = []
-    start, end = float("-inf"), float("-inf")
-    for window_start, window_end in sorted(windows):
+    by_start = sorted(windows)  # also: the sums below do not depend on who replied first
+    total_s = union_s = 0.0
+    start, end = by_start[0]
+    for window_start, window_end in by_start:
+        total_s += window_end - window_start
         if window_start > end:
-            union.append(end - start if end > start else 0.0)
+            union_s += end - start
             start, end = window_start, window_end
-        else:
-            end = max(end, window_end)
-    union.append(end - start)
-    return min(1.0, fsum(union) / total)
+        elif window_end > end:
+            end = window_end
+    union_s += end - start
+    return 1.0 / len(windows) if total_s <= 0 else min(1.0, union_s / total_s)
 
 
 def _overlap(members: Sequence[_Accepted]) -> float:
@@ -354,9 +354,9 @@ def _overlap(members: Sequence[_Accepted]) -> float:
     Not where all of them say that they are parts of it (``process``, ``allocation``): parts add up.
     A report of nothing claims no energy, so it has no overlap with anybody's.
     """
-    if all(each.report.scope in _PARTIAL_SCOPES for each in members):
+    if all(each.raw["scope"] in _PARTIAL_SCOPES for each in members):
         return 1.0
-    claims = [m.window for m in members if m.report.emissions_kg > 0 or m.report.energy_kwh]
+    claims = [m.window for m in members if m.raw["emissions_kg"] > 0 or m.raw["energy_kwh"]]
     return overlap_factor(claims) if claims else 1.0
 
 
@@ -367,9 +367,9 @@ def _shared_host(members: Sequence[_Accepted]) -> list[ReportRecord]:
 
 
 def _scaled(each: _Accepted, factor: float) -> ReportRecord:
-    report = each.report
-    energy = None if report.energy_kwh is None else report.energy_kwh * factor
-    return _counted(each, energy, report.emissions_kg * factor)
+    energy_kwh = each.raw["energy_kwh"]
+    counted_kwh = None if energy_kwh is None else energy_kwh * factor
+    return _counted(each, counted_kwh, each.raw["emissions_kg"] * factor)
 
 
 def _split_off(
@@ -377,7 +377,7 @@ def _split_off(
 ) -> list[ReportRecord]:
     """Reports from the server's own host: parts of the server's figure, not additions to it."""
     factor = _overlap(members)
-    energies = [_energy_kwh(each.report, factors) * factor for each in members]
+    energies = [_energy_kwh(each.raw, factors) * factor for each in members]
     claimed = fsum(energies)
     scale = min(1.0, most_kwh / claimed) if claimed > 0 else 0.0
     return [
@@ -392,18 +392,22 @@ def _beside(members: Sequence[_Accepted], most_kwh: float, factors: Factors) -> 
     They are added to it, but together they are no more than what the share leaves of the machine.
     """
     factor = _overlap(members)
-    claimed = fsum(_energy_kwh(each.report, factors) * factor for each in members)
+    claimed = fsum(_energy_kwh(each.raw, factors) * factor for each in members)
     if claimed > most_kwh:
         factor *= most_kwh / claimed
     return [_scaled(each, factor) for each in members]
 
 
-def _energy_kwh(report: ClientReport, factors: Factors) -> float:
+def _energy_kwh(raw: Mapping[str, Any], factors: Factors) -> float:
     """A report's energy; where it states none, converted from its emissions."""
-    if report.energy_kwh is not None:
-        return report.energy_kwh
-    intensity = report.carbon_intensity_g_per_kwh or factors.server_carbon_intensity_g_per_kwh
-    return report.emissions_kg * GRAMS_PER_KG / intensity if intensity > 0 else 0.0
+    energy_kwh: float | None = raw["energy_kwh"]
+    if energy_kwh is not None:
+        return energy_kwh
+    intensity: float = (
+        raw["carbon_intensity_g_per_kwh"] or factors.server_carbon_intensity_g_per_kwh
+    )
+    emissions_kg: float = raw["emissions_kg"]
+    return emissions_kg * GRAMS_PER_KG / intensity if intensity > 0 else 0.0
 
 
 # --- marks ---------------------------------------------------------------------------------------
@@ -416,7 +420,11 @@ def _marked(reports: Sequence[ReportRecord], facts: RoundFacts) -> list[ReportRe
         if report.accepted and not report.late and report.emissions_kg is not None:
             values[report.phase][place] = report.emissions_kg
     odd = marks.outliers(values["train"]) | marks.outliers(values["evaluate"])
-    rising = {place for place, report in enumerate(reports) if _is_running_total(report, facts)}
+    rising = {
+        place
+        for place, report in enumerate(reports)
+        if report.energy_kwh is None and _is_running_total(report, facts)  # the first test is cheap
+    }
     marked = list(reports)
     for place in odd | rising:
         marked[place] = replace(
@@ -433,20 +441,30 @@ def _is_running_total(report: ReportRecord, facts: RoundFacts) -> bool:
 
 # --- rows ----------------------------------------------------------------------------------------
 
+_report: Final = in_order(ReportRecord)
+_participant_row: Final = in_order(ParticipantRecord)
 
-def _participant(facts: ParticipantFacts, outcome: Outcome | None) -> ParticipantRecord:
-    return ParticipantRecord(
-        node_id=facts.node_id,
-        client=facts.client,
-        train=facts.train,
-        outcome="failed" if facts.failed is not None and facts.train else outcome,
-        reason=None if facts.failed is None else facts.failed[:256],
-        examples=facts.examples,
-        sent_at=None if facts.sent_at is None else _time(facts.sent_at),
-        replied_at=None if facts.replied_at is None else _time(facts.replied_at),
-        loopback=facts.loopback,
-        bytes_to=facts.bytes_to,
-        bytes_from=facts.bytes_from,
+
+def _participants(
+    participants: Iterable[ParticipantFacts], outcomes: Mapping[str, Outcome]
+) -> tuple[ParticipantRecord, ...]:
+    """One row a client, by node."""
+    time = lru_cache(maxsize=64)(_time)  # a message goes out to all at one instant
+    return tuple(
+        _participant_row(
+            p.node_id,
+            p.client,
+            p.train,
+            "failed" if p.failed is not None and p.train else outcomes.get(p.node_id),
+            None if p.failed is None else p.failed[:256],
+            p.examples,
+            None if p.sent_at is None else time(p.sent_at),
+            None if p.replied_at is None else _time(p.replied_at),
+            p.loopback,
+            p.bytes_to,
+            p.bytes_from,
+        )
+        for p in sorted(participants, key=attrgetter("node_id"))
     )
 
 
@@ -471,35 +489,32 @@ def _counted(
     *,
     on_server_host: bool = False,
 ) -> ReportRecord:
-    received = each.received
-    raw = each.report.__dict__  # of a pydantic model: attribute look-ups cost three times as much
-    return ReportRecord(
-        node_id=received.node_id,
-        client=received.client,
-        phase=received.phase,
-        reported_round=received.reported_round,
-        late=received.late,
-        accepted=True,
-        emissions_kg=raw["emissions_kg"],
-        energy_kwh=raw["energy_kwh"],
-        cpu_kwh=raw["cpu_kwh"],
-        gpu_kwh=raw["gpu_kwh"],
-        ram_kwh=raw["ram_kwh"],
-        duration_s=raw["duration_s"],
-        started_at=raw["started_at"],
-        ended_at=raw["ended_at"],
-        country=raw["country"],
-        carbon_intensity_g_per_kwh=raw["carbon_intensity_g_per_kwh"],
-        sensor=raw["sensor"],
-        scope=raw["scope"],
-        host_id=raw["host_id"],
-        tracker=raw["tracker"],
-        schema_version=raw["schema_version"],
-        dropped_fields=",".join(raw["dropped_fields"]) if raw["dropped_fields"] else None,
-        on_server_host=on_server_host,
-        counted_energy_kwh=energy_kwh,
-        counted_emissions_kg=counted_emissions_kg,
+    received, raw, _ = each
+    dropped = raw["dropped_fields"]
+    return _report(
+        received.node_id,
+        received.client,
+        received.phase,
+        received.reported_round,
+        received.late,
+        True,  # accepted
+        None,  # rejection
+        None,  # rejected_value
+        *_as_sent(raw),
+        ",".join(dropped) if dropped else None,
+        on_server_host,
+        energy_kwh,
+        counted_emissions_kg,
     )
+
+
+_SENT_FIELDS: Final = field_names(ReportRecord)[
+    field_names(ReportRecord).index("emissions_kg") : field_names(ReportRecord).index(
+        "dropped_fields"
+    )
+]
+"""What a row takes over from the report as it was sent, in the row's order."""
+_as_sent: Final = itemgetter(*_SENT_FIELDS)
 
 
 def _bounded(metrics: Mapping[str, float]) -> dict[str, float]:

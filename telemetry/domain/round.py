@@ -126,13 +126,17 @@ class RoundRecord(Record):
         """Reports that arrived, by what became of them; each has exactly one outcome."""
         match outcome:
             case "accepted":
-                return sum(1 for r in self.reports if r.accepted and not r.late)
+                return len(self.accepted) - self._late
             case "late":
-                return sum(1 for r in self.reports if r.accepted and r.late)
+                return self._late
             case "rejected":
-                return sum(1 for r in self.reports if not r.accepted)
+                return len(self.reports) - len(self.accepted)
             case "repeated":
                 return self.reports_repeated
+
+    @cached_property
+    def _late(self) -> int:
+        return sum(1 for r in self.accepted if r.late)
 
     # --- energy, kWh at the meter --------------------------------------------------------------
 
@@ -154,7 +158,7 @@ class RoundRecord(Record):
         whole = self.host_energy_kwh
         if whole is None:
             return None
-        on_host = fsum(r.counted_energy_kwh or 0.0 for r in self.accepted if r.on_server_host)
+        on_host = fsum([r.counted_energy_kwh or 0.0 for r in self.accepted if r.on_server_host])
         # Clients count for the whole round: of a part that was metered, their part of it is theirs.
         return max(0.0, whole - on_host * metered_part(self.laps, self.duration_s))
 
