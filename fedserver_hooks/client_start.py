@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -294,6 +295,7 @@ def _connection_module() -> Any:
 
 
 def _intercepting(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
     def create_channel(*args: Any, **kwargs: Any) -> Any:
         channel = original(*args, **kwargs)
         # Flower opens the channel in the thread that called `start_client`, so each caller has its
