@@ -170,8 +170,10 @@ def _cumulative(rounds: Sequence[RoundSummary]) -> list[Difference]:
 def _chained(rounds: Iterable[RoundSummary]) -> Iterator[Difference]:
     sofar: float | None = None
     for row in rounds:
-        if row.total_emissions_kg is not None:
-            sofar = (sofar or 0.0) + row.total_emissions_kg
+        if row.measured_emissions_kg is not None:
+            sofar = (sofar or 0.0) + row.measured_emissions_kg
+        if sofar is None and row.cumulative_emissions_kg == 0 and row.evidence_sha256 is None:
+            continue  # from before there was evidence, when a round that nobody measured made it 0
         yield from _compared(
             _name(row), "cumulative_emissions_kg", row.cumulative_emissions_kg, sofar, _about
         )
@@ -179,7 +181,7 @@ def _chained(rounds: Iterable[RoundSummary]) -> Iterator[Difference]:
 
 def _closing(row: RoundSummary) -> tuple[float, bool, float]:
     known = row.cumulative_emissions_kg
-    own = row.total_emissions_kg
+    own = row.measured_emissions_kg
     return -1.0 if known is None else known, own is None, -(own or 0.0)
 
 

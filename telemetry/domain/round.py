@@ -434,3 +434,12 @@ class RoundSummary:
     phase_energy_kwh: Mapping[ServerPhase, float | None]
     train_metrics: Mapping[str, float]
     evaluate_metrics: Mapping[str, float]
+
+    @property
+    def measured_emissions_kg(self) -> float | None:
+        """The total where anything was measured; the 0 of a round that had no clients is nothing.
+
+        What a run's total and the cumulative figures are the sums of.
+        """
+        measured = self.client_histogram.count or self.server_emissions_kg is not None
+        return self.total_emissions_kg if measured else None

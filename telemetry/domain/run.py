@@ -76,9 +76,7 @@ class RunTotals:
             ),
             total_emissions_kg=_add(
                 self.total_emissions_kg,
-                closed.total_emissions_kg
-                if closed.client_histogram.count or closed.server_emissions_kg is not None
-                else None,
+                closed.measured_emissions_kg,
             ),
             phase_energy_kwh=MappingProxyType(
                 {
