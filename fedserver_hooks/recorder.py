@@ -202,6 +202,7 @@ class RoundRecorder:
         self._turn_over(began, key)
         if self.run.tracked:
             self._ledger.enter(key, "setup", now=began)
+            self._ledger.catch_up()  # the first reading: what is metered counts from it
 
     def start_quietly(self, rounds_planned: int | None = None) -> None:
         """`start` for where training has begun already: what goes wrong is counted, not raised."""
