@@ -240,7 +240,12 @@ class RoundRecord(Record):
 
     @property
     def communication_emissions_kg_estimated(self) -> float | None:
-        """Bytes ÷ 10^9 × kWh/GB × the server's carbon intensity; None without that factor."""
+        """Bytes ÷ 10^9 × kWh/GB × the server's carbon intensity; None without that factor.
+
+        None where emissions are not tracked, too: no emissions at all are then on record.
+        """
+        if not self.tracked:
+            return None
         size = _sum_known_ints((self.bytes_to_clients, self.bytes_from_clients))
         return communication_kg(size, self.factors)
 
