@@ -168,18 +168,16 @@ def _cumulative(rounds: Sequence[RoundSummary]) -> list[Difference]:
 
 
 def _chained(rounds: Iterable[RoundSummary]) -> Iterator[Difference]:
-    sofar: float | None = None
+    sofar = RunTotals()
     for row in rounds:
-        if row.total_emissions_kg is not None:
-            sofar = (sofar or 0.0) + row.total_emissions_kg
-        yield from _compared(
-            _name(row), "cumulative_emissions_kg", row.cumulative_emissions_kg, sofar, _about
-        )
+        sofar = sofar.plus(row)
+        stored, found = row.cumulative_emissions_kg, sofar.total_emissions_kg
+        yield from _compared(_name(row), "cumulative_emissions_kg", stored, found, _about)
 
 
 def _closing(row: RoundSummary) -> tuple[float, bool, float]:
     known = row.cumulative_emissions_kg
-    own = row.total_emissions_kg
+    own = row.measured_emissions_kg
     return -1.0 if known is None else known, own is None, -(own or 0.0)
 
 

@@ -435,3 +435,14 @@ class RoundSummary:
     phase_energy_kwh: Mapping[ServerPhase, float | None]
     train_metrics: Mapping[str, float]
     evaluate_metrics: Mapping[str, float]
+
+    @property
+    def measured_emissions_kg(self) -> float | None:
+        """What the round adds to its run's total; None where nothing of it is known.
+
+        `total_emissions_kg` but for the 0 of a round that nobody took part in and whose server was
+        not metered, such as a set-up without a meter: true of the clients, and no knowledge of the
+        run.
+        """
+        known = self.server_emissions_kg is not None or self.client_histogram.count > 0
+        return self.total_emissions_kg if known else None

@@ -74,12 +74,7 @@ class RunTotals:
                 self.clients_emissions_kg,
                 closed.clients_emissions_kg if closed.client_histogram.count else None,
             ),
-            total_emissions_kg=_add(
-                self.total_emissions_kg,
-                closed.total_emissions_kg
-                if closed.client_histogram.count or closed.server_emissions_kg is not None
-                else None,
-            ),
+            total_emissions_kg=_add(self.total_emissions_kg, closed.measured_emissions_kg),
             phase_energy_kwh=MappingProxyType(
                 {
                     phase: _add(self.phase_energy_kwh[phase], closed.phase_energy_kwh[phase])
