@@ -117,10 +117,19 @@ class RoundRecord(Record):
 
     @property
     def reports_without_host(self) -> int | None:
-        """Accepted reports that name no host: counted in full, whatever machine they ran on."""
+        """Accepted reports that name no host: counted in full, whatever machine they ran on.
+
+        Those that the host rule scaled are known to be on the server's, by their address.
+        """
         if not self.tracked:
             return None
-        return sum(1 for r in self.accepted if r.host_id is None and not r.on_server_host)
+        return sum(
+            1
+            for r in self.accepted
+            if r.host_id is None
+            and not r.on_server_host
+            and r.counted_emissions_kg == r.emissions_kg
+        )
 
     def report_count(self, outcome: ReportOutcome) -> int:
         """Reports that arrived, by what became of them; each has exactly one outcome."""
