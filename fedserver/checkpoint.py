@@ -170,6 +170,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def remove_checkpoint(folder: Path) -> None:
     """Remove a checkpoint that nobody needs any more; what cannot be removed stays."""
+    if not folder.exists():  # stopped before its first round
+        return
     try:
         for path in (folder / INDEX, *folder.glob("round-*.npz")):
             path.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from fedserver import privacy, strategies
 from fedserver.errors import ConfigError, Problem
 from fedserver.strategies import FedAvgConfig
 from fedserver_hooks.allocation import ServerScope
+from telemetry.analysis.recost import MOST as MOST_FACTOR
 from telemetry.store import BACKENDS
 
 if TYPE_CHECKING:
@@ -196,10 +197,10 @@ class EmissionsConfig(Section):
     country: Text | None = None
     region: Text | None = None
     carbon_intensity_g_per_kwh: Annotated[float, Field(ge=0, le=2000)] | None = None
-    pue: Annotated[float, Field(ge=1)] = 1.0
+    pue: Annotated[float, Field(ge=1, le=MOST_FACTOR)] = 1.0
     server_scope: ServerScope = "auto"
     loopback_clients: Literal["same_host", "separate"] = "same_host"
-    network_kwh_per_gb: Annotated[float, Field(ge=0)] | None = None
+    network_kwh_per_gb: Annotated[float, Field(ge=0, le=MOST_FACTOR)] | None = None
     impute_missing: bool = False
     max_client_power_w: Annotated[float, Field(gt=0)] = 100_000.0
     value_metric: Text = "accuracy"

@@ -72,7 +72,7 @@ def _heading(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
         else f"E x I      {grams(total)} g CO2eq measured: server "
         f"{grams(totals.server_emissions_kg)} g, clients {grams(totals.clients_emissions_kg)} g",
     ]
-    if reported < participants:
+    if total is not None and reported < participants:
         lines.append(
             f"           perhaps too low: {participants - reported} of {participants} "
             "expected reports are not in it"

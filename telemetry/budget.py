@@ -110,9 +110,9 @@ def judge(
     A round that has been played but not yet closed counts like a closed one. ``reporters`` None
     stands for clients that all show tokens.
     """
-    spent_kg = sum_known(row.total_emissions_kg for row in rounds)
+    spent_kg = sum_known(row.measured_emissions_kg for row in rounds)
     played = _last_played(rounds)
-    forecast_kg = _mean(row.total_emissions_kg or 0.0 for row in played)
+    forecast_kg = _mean(row.measured_emissions_kg or 0.0 for row in played)
 
     def verdict(
         action: Action, cause: Cause | None = None, held_back: HeldBack | None = None
@@ -126,8 +126,9 @@ def judge(
             held_back=held_back,
         )
 
-    if spent_kg is None:
-        return verdict("warn" if rounds else "ok", "unknown" if rounds else None)
+    if spent_kg is None:  # a set-up alone need not be known: clients report from round 1 on
+        begun = any(row.round > 0 for row in rounds)
+        return verdict("warn" if begun else "ok", "unknown" if begun else None)
     crossing = _crosses(spent_kg, forecast_kg, budget_kg)
     cause: Cause | None = None
     if spent_kg > budget_kg:
@@ -147,7 +148,7 @@ def _last_played(rounds: Sequence[RoundSummary]) -> list[RoundSummary]:
     whole = [
         row
         for row in rounds
-        if row.round > 0 and row.status != "interrupted" and row.total_emissions_kg is not None
+        if row.round > 0 and row.status != "interrupted" and row.measured_emissions_kg is not None
     ]
     return sorted(whole, key=lambda row: (row.round, row.attempt))[-FORECAST_ROUNDS:]
 

@@ -29,7 +29,8 @@ ON_SERVER_HOST: Final[Mapping[Scope, str]] = {
     "to it",
     "allocation": "clients on the server's machine are added to the server's share, together no "
     "more than that share leaves of the machine",
-    "process": "clients on the server's machine are added to the server's process",
+    "process": "clients on the server's machine are added to the server's process, together no "
+    "more than it leaves of the machine",
     "unknown": "clients on the server's machine are counted like those of any other",
 }
 """By the scope of the server's figure."""

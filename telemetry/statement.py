@@ -13,6 +13,7 @@ from itertools import chain
 from math import floor, log10
 from typing import Final
 
+from telemetry.budget import used_ratio
 from telemetry.domain import GRAMS_PER_KG, RoundSummary, Sensor, StoredRun
 from telemetry.domain.estimates import BYTES_PER_GB
 from telemetry.method import ON_SERVER_HOST, ONE_MACHINE, Method, boundary, method_of
@@ -39,7 +40,7 @@ def statement(run: StoredRun, rounds: Iterable[RoundSummary], country: str | Non
             _hosts(run, method),
             _marks(method),
             _estimates(run, method),
-            _budget(method),
+            _budget(run, method),
             _outside(method),
         ]
     said = chain(*parts, _rows(method), _seal(run))
@@ -280,10 +281,14 @@ def _estimates(run: StoredRun, method: Method) -> Iterable[str]:
             )
 
 
-def _budget(method: Method) -> Iterable[str]:
-    if method.budget_kg is not None:
-        what = "stop before it is exceeded" if method.on_budget == "stop" else "warn of"
-        yield f"The run had a budget of {_grams(method.budget_kg)}, to {what}."
+def _budget(run: StoredRun, method: Method) -> Iterable[str]:
+    """A stop may have been held back, and a forecast wrong: what was used of it is said."""
+    if method.budget_kg is None:
+        return
+    what = "stop before it is exceeded" if method.on_budget == "stop" else "warn of"
+    used = used_ratio(run.totals.total_emissions_kg, method.budget_kg)
+    spent = "" if used is None else f"; the measured total is {_percent(used)} of it"
+    yield f"The run had a budget of {_grams(method.budget_kg)}, to {what}{spent}."
 
 
 def _outside(method: Method) -> Iterable[str]:

@@ -168,15 +168,13 @@ def _cumulative(rounds: Sequence[RoundSummary]) -> list[Difference]:
 
 
 def _chained(rounds: Iterable[RoundSummary]) -> Iterator[Difference]:
-    sofar: float | None = None
+    sofar = RunTotals()
     for row in rounds:
-        if row.measured_emissions_kg is not None:
-            sofar = (sofar or 0.0) + row.measured_emissions_kg
-        if sofar is None and row.cumulative_emissions_kg == 0 and row.evidence_sha256 is None:
+        sofar = sofar.plus(row)
+        stored, found = row.cumulative_emissions_kg, sofar.total_emissions_kg
+        if found is None and stored == 0 and row.evidence_sha256 is None:
             continue  # from before there was evidence, when a round that nobody measured made it 0
-        yield from _compared(
-            _name(row), "cumulative_emissions_kg", row.cumulative_emissions_kg, sofar, _about
-        )
+        yield from _compared(_name(row), "cumulative_emissions_kg", stored, found, _about)
 
 
 def _closing(row: RoundSummary) -> tuple[float, bool, float]:

@@ -140,11 +140,12 @@ def _traits(rounds: Sequence[RoundSummary], value: Value | None) -> dict[str, st
     def told(word: Callable[..., str]) -> str:
         return ", ".join(dict.fromkeys(word(item) for item in factors)) or "unknown"
 
+    tracked = any(row.tracked for row in rounds)
+    came = f"{reported / participants:.0%} of reports came" if participants else "nobody"
+    metered_in = "all rounds" if metered == len(rounds) else f"{metered} of {len(rounds)} rounds"
     return {
-        "coverage": f"{reported / participants:.0%} of reports came" if participants else "nobody",
-        "server metered": "all rounds"
-        if metered == len(rounds)
-        else f"{metered} of {len(rounds)} rounds",
+        "coverage": came if tracked or not rounds else "not tracked",
+        "server metered": metered_in if tracked or not rounds else "not tracked",
         "scope": told(lambda f: str(f.server_scope)),
         "sensor": told(lambda f: str(f.server_sensor)),
         "intensity": told(

@@ -107,7 +107,9 @@ def value_of(
     if split is None:
         return None
     falling = falls(metric) if lower_is_better is None else lower_is_better
-    first_figure = min((row.ended_at for row in rounds if _measured(row)), default=None)
+    first_figure = min(
+        (row.ended_at for row in rounds if row.measured_emissions_kg is not None), default=None
+    )
     steps: list[Step] = []
     best: Step | None = None
     for row in found:
@@ -156,10 +158,6 @@ def measured_kg(totals: RunTotals) -> float | None:
     """
     parts = (totals.server_emissions_kg, totals.clients_emissions_kg)
     return None if parts == (None, None) else totals.total_emissions_kg
-
-
-def _measured(row: RoundSummary) -> bool:
-    return row.server_emissions_kg is not None or row.client_histogram.count > 0
 
 
 def _step(

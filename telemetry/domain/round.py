@@ -117,10 +117,19 @@ class RoundRecord(Record):
 
     @property
     def reports_without_host(self) -> int | None:
-        """Accepted reports that name no host: counted in full, whatever machine they ran on."""
+        """Accepted reports that name no host: counted in full, whatever machine they ran on.
+
+        Those that the host rule scaled are known to be on the server's, by their address.
+        """
         if not self.tracked:
             return None
-        return sum(1 for r in self.accepted if r.host_id is None and not r.on_server_host)
+        return sum(
+            1
+            for r in self.accepted
+            if r.host_id is None
+            and not r.on_server_host
+            and r.counted_emissions_kg == r.emissions_kg
+        )
 
     def report_count(self, outcome: ReportOutcome) -> int:
         """Reports that arrived, by what became of them; each has exactly one outcome."""
@@ -244,7 +253,12 @@ class RoundRecord(Record):
 
     @property
     def communication_emissions_kg_estimated(self) -> float | None:
-        """Bytes ÷ 10^9 × kWh/GB × the server's carbon intensity; None without that factor."""
+        """Bytes ÷ 10^9 × kWh/GB × the server's carbon intensity; None without that factor.
+
+        None where emissions are not tracked, too: no emissions at all are then on record.
+        """
+        if not self.tracked:
+            return None
         size = _sum_known_ints((self.bytes_to_clients, self.bytes_from_clients))
         return communication_kg(size, self.factors)
 
@@ -437,9 +451,11 @@ class RoundSummary:
 
     @property
     def measured_emissions_kg(self) -> float | None:
-        """The total where anything was measured; the 0 of a round that had no clients is nothing.
+        """What the round adds to its run's total; None where nothing of it is known.
 
-        What a run's total and the cumulative figures are the sums of.
+        `total_emissions_kg` but for the 0 of a round that nobody took part in and whose server was
+        not metered, such as a set-up without a meter: true of the clients, and no knowledge of the
+        run.
         """
-        measured = self.client_histogram.count or self.server_emissions_kg is not None
-        return self.total_emissions_kg if measured else None
+        known = self.server_emissions_kg is not None or self.client_histogram.count > 0
+        return self.total_emissions_kg if known else None

@@ -74,10 +74,7 @@ class RunTotals:
                 self.clients_emissions_kg,
                 closed.clients_emissions_kg if closed.client_histogram.count else None,
             ),
-            total_emissions_kg=_add(
-                self.total_emissions_kg,
-                closed.measured_emissions_kg,
-            ),
+            total_emissions_kg=_add(self.total_emissions_kg, closed.measured_emissions_kg),
             phase_energy_kwh=MappingProxyType(
                 {
                     phase: _add(self.phase_energy_kwh[phase], closed.phase_energy_kwh[phase])

@@ -193,7 +193,7 @@ def run_emissions(view: RunView) -> Iterator[Sample]:
 def emissions_so_far_g(view: RunView) -> float | None:
     """What is known of the closed rounds and of the open one."""
     row = view.exposed.open_round
-    running = None if row is None else row.total_emissions_kg
+    running = None if row is None else row.measured_emissions_kg
     known = sum_known((view.exposed.run.totals.total_emissions_kg, running))
     return None if known is None else known * GRAMS_PER_KG
 

@@ -196,8 +196,11 @@ def test_with_tokens_two_clients_are_enough(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_budget_spent_by_the_set_up_stops_before_round_1(tmp_path: Path) -> None:
-    """Nobody has trained: no round, and the model that it would have begun with."""
+def test_a_budget_spent_by_the_set_up_stops_before_round_1(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody has trained: no round, the model that it would have begun with, and no checkpoint."""
+    caplog.set_level(logging.INFO)
     training = spend(tmp_path, fleet(KG, KG, KG), 1e-12, watts=1000.0)
     assert (training.run.status, training.outcome.exit_code) == ("stopped_on_budget", 0)
     assert [row.round for row in training.rounds] == [0]
@@ -205,6 +208,7 @@ def test_a_budget_spent_by_the_set_up_stops_before_round_1(tmp_path: Path) -> No
     assert training.run.reason.startswith("stopped before round 1: ")
     assert training.run.totals.total_emissions_kg is not None
     assert training.run.totals.total_emissions_kg > 1e-12
+    assert "checkpoint" not in caplog.text
 
 
 def test_a_server_process_says_so_and_exits_with_0(tmp_path: Path) -> None:

@@ -266,6 +266,8 @@ def test_open_addresses_are_allowed_where_they_are_asked_for(load: Load, tmp_pat
         ("clients: {fraction_fit: 0}", "clients.fraction_fit: 0 must be greater than 0"),
         ("clients: {fraction_fit: 1.1}", "clients.fraction_fit: 1.1 must be at most 1"),
         ("emissions: {pue: 0.9}", "emissions.pue: 0.9 must be at least 1"),
+        ("emissions: {pue: 1.0e+300}", "must be at most 1000000"),
+        ("emissions: {network_kwh_per_gb: 1.0e+300}", "must be at most 1000000"),
         ("emissions: {loopback_clients: both}", "the choices: 'same_host' or 'separate'"),
         ("server: {max_message_mb: 4000}", "server.max_message_mb: 4000 must be at most 2047"),
         ("server: {auth: oauth}", "server.auth: \"oauth\" is not one of the choices: 'none'"),

@@ -249,6 +249,7 @@ def test_an_untracked_run_has_nothing_to_recost_and_no_score(tmp_path: Path, ask
     assert {s["g_co2eq_per_unit"] for s in answer(ask, "sci", RUN_ID, *where)["scores"]} == {None}
     told = ask("runs", "compare", RUN_ID, *where)
     assert f"{RUN_ID} is not on the front: its total is unknown" in told
+    assert "perhaps too low" not in ask("runs", "sci", RUN_ID, *where)
 
 
 def test_runs_with_other_value_metrics_need_a_choice(tmp_path: Path, ask: Run) -> None:

@@ -110,6 +110,9 @@ def test_a_bare_client_on_the_host_is_bounded_too() -> None:
     record = round_of(bare, laps=laps, factors=ALLOCATION)
     assert record.clients_emissions_kg == pytest.approx(0.0008, rel=1e-12)
     assert record.clients_energy_kwh is None
+    assert record.reports_without_host == 0  # those are counted in full
+    elsewhere = round_of(report("1", 0.0016), laps=laps, factors=ALLOCATION)
+    assert (elsewhere.clients_emissions_kg, elsewhere.reports_without_host) == (0.0016, 1)
 
 
 def test_a_partly_metered_allocation() -> None:

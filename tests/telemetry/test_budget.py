@@ -127,6 +127,16 @@ def test_nothing_known_is_said_and_stops_nothing() -> None:
     assert stop([], 1.0).action == "ok"
 
 
+def test_a_set_up_that_was_not_metered_spends_nothing_that_is_known() -> None:
+    """Nobody took part in it, and that 0 is no knowledge of what the run has spent."""
+    setup = make_round(0, server_kwh=None, laps=()).summary()
+    silent = row(1, participants=make_round(1, clients={"a": "missing"}).participants)
+    assert (setup.total_emissions_kg, setup.measured_emissions_kg) == (0.0, None)
+    before, after = stop([setup], 1.0), stop([setup, silent], 1.0)
+    assert (before.action, before.spent_kg) == ("ok", None)
+    assert (after.action, after.cause, after.spent_kg) == ("warn", "unknown", None)
+
+
 def test_a_verdict_reads_as_a_sentence() -> None:
     """With grams, the share, and what is expected."""
     assert stop([evenly(1, 0.004), evenly(2, 0.004)], 0.010).reason == (

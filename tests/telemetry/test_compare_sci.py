@@ -89,6 +89,17 @@ def test_differences_that_make_a_comparison_unfair_are_named() -> None:
     assert differences["intensity"]["b"].startswith("56 g/kWh")
 
 
+def test_what_was_not_tracked_is_not_a_coverage_of_nothing() -> None:
+    """Where reports are thrown away unread, nobody failed to send one."""
+    runs = [
+        a_run("a", reached(0.8, 0.1, clients={"x": 0.001})),
+        a_run("b", reached(0.8, 0.1, clients={"x": "failed"}, tracked=False, laps=())),
+    ]
+    differences = compare(runs, "accuracy").differences
+    assert differences["coverage"] == {"a": "100% of reports came", "b": "not tracked"}
+    assert differences["server metered"] == {"a": "all rounds", "b": "not tracked"}
+
+
 # --- SCI -----------------------------------------------------------------------------------------
 
 

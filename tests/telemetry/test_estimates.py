@@ -39,6 +39,17 @@ def test_communication_of_a_round_is_both_directions() -> None:
     assert without.estimated_total_emissions_kg is None
 
 
+def test_where_emissions_are_not_tracked_nothing_is_estimated() -> None:
+    """Not even what bytes and a factor would come to: all figures of emissions are unknown there."""
+    nodes = (node("1", bytes_to=10**9, bytes_from=10**9),)
+    factors = replace(IMPUTING, network_kwh_per_gb=0.04)
+    record = round_of(nodes=nodes, factors=factors, tracked=False)
+    assert record.bytes_to_clients == 10**9
+    assert record.communication_emissions_kg_estimated is None
+    assert record.imputation is None
+    assert record.estimated_total_emissions_kg is None
+
+
 def fleet(reporting: int, *silent_examples: int | None, on: bool = True) -> RoundRecord:
     """Clients 0… that report 0.1, 0.2, … g per example for ten each, and silent ones."""
     reports = [report(f"r{i}", (i + 1) * 1e-3, host_id=f"{i:012x}") for i in range(reporting)]

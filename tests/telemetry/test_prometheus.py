@@ -443,6 +443,13 @@ def test_clients_by_state(store: Store) -> None:
     assert value(found, "fl_emissions_coverage_ratio") == pytest.approx(1 / 3)
 
 
+def test_a_set_up_without_a_meter_shows_no_emissions(store: Store) -> None:
+    """While it lasts nothing is known; a 0 would be shown until the first client reports."""
+    a_run(store, make_round(0, closed=False, server_kwh=None, laps=()), budget_kg=1.0)
+    found = {name for name, _ in samples(registry_of(store))}
+    assert not found & {"fl_run_emissions_co2eq_grams", "fl_emissions_budget_used_ratio"}
+
+
 def test_an_undecided_round_counts_nobody_as_missing(store: Store) -> None:
     """While the first round runs, its outcomes are not decided and not shown."""
     a_run(store, make_round(1, closed=False, clients={"a": "missing"}))

@@ -110,6 +110,23 @@ def test_an_untouched_run_is_verified_whole(backend: str, sqlite_url: str) -> No
         assert (found.rounds, found.sha256) == (3, store.run(RUN_ID).sha256)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_server_without_a_meter_is_no_difference(backend: str, sqlite_url: str) -> None:
+    """Of a set-up that nobody measured no cumulative figure is known, nor until a client reports."""
+    unmetered: dict[str, Any] = {"server_kwh": None, "laps": ()}
+    with opened(backend, sqlite_url) as store:
+        a_run(
+            store,
+            make_round(0, **unmetered),
+            make_round(1, clients={"a": "missing"}, **unmetered),
+            make_round(2, clients={"a": 0.5}, **unmetered),
+        )
+        store.finish_run(RUN_ID, "completed", START.replace(hour=4))
+        known = [row.cumulative_emissions_kg for row in store.rounds(RUN_ID)]
+        assert known == [None, None, 0.5]
+        assert verify_run(store, RUN_ID).differences == ()
+
+
 _numbers = count()
 
 
