@@ -26,6 +26,7 @@ from fedserver.runs_recost import recost
 from fedserver.runs_sci import sci
 from fedserver.runs_verify import verify
 from fedserver.wording import (
+    client_intensity_words,
     closing_line,
     decimals_for,
     factor_words,
@@ -91,6 +92,9 @@ def show(
             return
         for line in (*describe_run(stored, rounds), *value_lines(stored, rounds, target)):
             typer.echo(line)
+        stated = client_intensity_words(report for _, _, report in opened.reports(stored.run_id))
+        if stated is not None:
+            typer.echo(f"clients    {stated}")
         if any(row.reports_flagged for row in rounds):
             marked = [report for _, _, report in opened.reports(stored.run_id) if report.flags]
             words = mark_words(marked) or ["rows of clients are not kept"]
@@ -166,7 +170,8 @@ def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
         f"status     {run.status}" + (f": {run.reason}" if run.reason else ""),
         f"time       {local_time(info.started_at)} to {ended}",
         f"training   {info.strategy}, privacy {info.privacy}, "
-        f"{sum(run.totals.rounds.values())} of {info.rounds_planned or '?'} rounds played"
+        f"{len({row.round for row in rounds if row.round})} of {info.rounds_planned or '?'} "
+        "rounds played"
         f"{_not_completed(run)}",
         f"footprint  {headline}",
     ]

@@ -6,7 +6,7 @@ Nothing is computed here; a figure is taken from a record and given a unit and e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from telemetry.budget import used_ratio
@@ -240,6 +240,35 @@ def intensity_words(factors: Factors, country: str | None) -> str:
     if factors.country is None:
         return f"{figure}, {factors.intensity_source}"
     return f"{figure}, {country or factors.country}"
+
+
+def client_intensity_words(reports: Iterable[ReportRecord]) -> str | None:
+    """Which carbon intensities the clients' own figures were made with; None without any report."""
+    stated: list[float] = []
+    split = bare = 0
+    for report in reports:
+        if not report.accepted:
+            continue
+        if report.on_server_host:
+            split += 1
+        elif report.carbon_intensity_g_per_kwh is None:
+            bare += 1
+        else:
+            stated.append(report.carbon_intensity_g_per_kwh)
+    said = []
+    if split:
+        said.append(f"the server's for {_reports(split)} from its own machine")
+    if stated:
+        low, high = f"{min(stated):.4g}", f"{max(stated):.4g}"
+        figure = low if low == high else f"{low} to {high}"
+        said.append(f"{figure} gCO2eq/kWh as {_reports(len(stated))} stated")
+    if bare:
+        said.append(f"not stated by {_reports(bare)}, which count as sent")
+    return f"intensity: {', '.join(said)}" if said else None
+
+
+def _reports(count: int) -> str:
+    return "1 report" if count == 1 else f"{count} reports"
 
 
 def _with_unit(emissions_kg: float | None, places: int) -> str:

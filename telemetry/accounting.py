@@ -29,6 +29,7 @@ from telemetry.domain import (
     ReportRecord,
     RoundRecord,
     RoundStatus,
+    Scope,
     emissions_kg,
     field_names,
     metered_part,
@@ -259,29 +260,47 @@ class _Host:
     """What of it is the server's: all of it in machine scope, before clients are split off."""
     metered: float
     """That part, as a share of the round."""
-    split: bool
-    """Whether clients on this machine are parts of the server's figure (machine scope)."""
+    scope: Scope
+    """``machine``: clients on this machine are parts of the server's figure. ``allocation``: those in
+    its container are. ``process``: none is."""
 
     @classmethod
     def of(cls, laps: Sequence[Lap], factors: Factors, duration_s: float) -> _Host | None:
         """None where nothing is known of the whole machine."""
-        split = factors.server_scope == "machine"
-        whole = sum_known(lap.energy_kwh if split else lap.machine_kwh for lap in laps)
+        scope = factors.server_scope
+        whole = sum_known(lap.energy_kwh if scope == "machine" else lap.machine_kwh for lap in laps)
         own = sum_known(lap.energy_kwh for lap in laps)
         if whole is None or own is None:
             return None
         metered = metered_part(laps, duration_s)
-        return cls(whole_kwh=whole, server_kwh=own, metered=metered, split=split)
+        return cls(whole_kwh=whole, server_kwh=own, metered=metered, scope=scope)
 
     @property
-    def most_for_clients_kwh(self) -> float:
-        """What clients on this machine can have used in the whole round, at most.
+    def share(self) -> float:
+        """The server's part of the machine."""
+        return min(1.0, self.server_kwh / self.whole_kwh) if self.whole_kwh > 0 else 1.0
+
+    @property
+    def most_inside_kwh(self) -> float:
+        """What clients in the server's figure can have used in the whole round, at most.
 
         Their windows reach over the round, the meter saw a part of it: the machine is taken to have
         drawn as much in the rest.
         """
-        rest = self.whole_kwh if self.split else max(0.0, self.whole_kwh - self.server_kwh)
-        return rest / self.metered
+        return self.server_kwh / self.metered
+
+    @property
+    def most_beside_kwh(self) -> float:
+        """The same of clients on this machine that are not in the server's figure."""
+        return max(0.0, self.whole_kwh - self.server_kwh) / self.metered
+
+    def holds(self, each: _Accepted) -> bool:
+        """Whether the server's figure holds what this client on the server's machine used.
+
+        A loopback address is of the same network namespace: of the same container.
+        """
+        inside = self.scope == "allocation" and bool(each.received.loopback)
+        return self.scope == "machine" or inside
 
 
 def _with_share(factors: Factors, laps: Sequence[Lap]) -> Factors:
@@ -309,10 +328,11 @@ def _apply_host_rule(
     for host, members in hosts.items():
         if host is None:  # nobody knows which machine: each is counted in full
             rows += [_scaled(each, 1.0) for each in members]
-        elif host == _SERVER and server is not None and server.split:
-            rows += _split_off(members, server.most_for_clients_kwh, facts.factors)
         elif host == _SERVER and server is not None:
-            rows += _beside(members, server.most_for_clients_kwh, facts.factors)
+            inside = [each for each in members if server.holds(each)]
+            beside = [each for each in members if not server.holds(each)]
+            rows += _split_off(inside, server, facts.factors) if inside else []
+            rows += _beside(beside, server.most_beside_kwh, facts.factors) if beside else []
         else:
             rows += _shared_host(members)
     return rows
@@ -372,11 +392,13 @@ def _scaled(each: _Accepted, factor: float) -> ReportRecord:
     return _counted(each, counted_kwh, each.raw["emissions_kg"] * factor)
 
 
-def _split_off(
-    members: Sequence[_Accepted], most_kwh: float, factors: Factors
-) -> list[ReportRecord]:
-    """Reports from the server's own host: parts of the server's figure, not additions to it."""
-    factor = _overlap(members)
+def _split_off(members: Sequence[_Accepted], server: _Host, factors: Factors) -> list[ReportRecord]:
+    """Reports that the server's own figure holds: parts of it, not additions to it.
+
+    They are of the whole machine; where the server's figure is a share of it, so is theirs.
+    """
+    factor = _overlap(members) * server.share
+    most_kwh = server.most_inside_kwh
     energies = [_energy_kwh(each.raw, factors) * factor for each in members]
     claimed = fsum(energies)
     scale = min(1.0, most_kwh / claimed) if claimed > 0 else 0.0

@@ -27,8 +27,8 @@ ONE_MACHINE: Final = "reports of clients on one machine are scaled to the time t
 ON_SERVER_HOST: Final[Mapping[Scope, str]] = {
     "machine": "clients on the server's machine are split off from the server's figure, not added "
     "to it",
-    "allocation": "clients on the server's machine are added to the server's share, together no "
-    "more than that share leaves of the machine",
+    "allocation": "clients in the server's container are split off from its share, clients "
+    "elsewhere on its machine are added, together no more than that share leaves of the machine",
     "process": "clients on the server's machine are added to the server's process, together no "
     "more than it leaves of the machine",
     "unknown": "clients on the server's machine are counted like those of any other",

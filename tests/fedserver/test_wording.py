@@ -11,7 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from fedserver.cli import app
-from fedserver.wording import budget_words, closing_line, mark_words, round_line
+from fedserver.wording import (
+    budget_words,
+    client_intensity_words,
+    closing_line,
+    mark_words,
+    round_line,
+)
 from telemetry.domain import RoundRecord
 from telemetry.store import Store, open_store
 from telemetry.store.memory import InMemoryStore
@@ -115,6 +121,24 @@ def test_marks_are_named() -> None:
     assert "3 reports look odd, 3.00 g of the total" in closing(stored(odd()))
     many = [make_report(str(n), outlier=True) for n in range(10)]
     assert mark_words(many)[0].count("c-") == 3
+
+
+def test_the_clients_intensities_are_told_with_who_stated_them() -> None:
+    """Those of the server's machine count at the server's; bare ones with nobody knows which."""
+    said = client_intensity_words(
+        [
+            make_report("a", 0.1, carbon_intensity_g_per_kwh=56.04),
+            make_report("b", 0.1, carbon_intensity_g_per_kwh=412.0),
+            make_report("c", 0.1),
+            make_report("d", 0.1, on_server_host=True, carbon_intensity_g_per_kwh=999.0),
+            make_report("e", "negative"),
+        ]
+    )
+    assert said == (
+        "intensity: the server's for 1 report from its own machine, 56.04 to 412 gCO2eq/kWh as "
+        "2 reports stated, not stated by 1 report, which count as sent"
+    )
+    assert client_intensity_words([make_report("e", "negative")]) is None
 
 
 def test_a_budget_is_told_with_its_share() -> None:

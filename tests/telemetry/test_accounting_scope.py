@@ -12,6 +12,7 @@ from telemetry.domain import Lap, RoundRecord
 from tests.telemetry.facts import FACTORS, SERVER_HOST, T0, node, report, round_of, window
 
 ALLOCATION = replace(FACTORS, server_scope="allocation")
+PROCESS = replace(FACTORS, server_scope="process")
 
 
 def lap(energy_kwh: float | None, metered_s: float, **facts: Any) -> Lap:
@@ -107,10 +108,12 @@ def test_a_bare_client_on_the_host_is_bounded_too() -> None:
     """Its energy is worked out for the bound; its emissions shrink, its energy stays unknown."""
     laps = (lap(0.002, 60.0, machine_kwh=0.006),)
     bare = report("1", 0.0016, loopback=True)  # 0.008 kWh at 200 g/kWh
-    record = round_of(bare, laps=laps, factors=ALLOCATION)
+    record = round_of(bare, laps=laps, factors=PROCESS)
     assert record.clients_emissions_kg == pytest.approx(0.0008, rel=1e-12)
     assert record.clients_energy_kwh is None
     assert record.reports_without_host == 0  # those are counted in full
+    inside = round_of(bare, laps=laps, factors=ALLOCATION)  # its third, but at most all of ours
+    assert (inside.clients_energy_kwh, inside.server_energy_kwh) == (0.002, 0.0)
     elsewhere = round_of(report("1", 0.0016), laps=laps, factors=ALLOCATION)
     assert (elsewhere.clients_emissions_kg, elsewhere.reports_without_host) == (0.0016, 1)
 
@@ -162,3 +165,16 @@ def test_a_round_without_client_rows_has_the_same_figures() -> None:
     assert private.evidence_sha256 is None
     expected = replace(kept.summary(), client_rows=False, evidence_sha256=None)
     assert private.summary() == expected
+
+
+def test_clients_in_the_servers_container_are_parts_of_its_share() -> None:
+    """A quarter of the machine is ours; a client in it that saw the whole machine gets its quarter."""
+    laps = (lap(0.004, 60.0, machine_kwh=0.016),)
+    inside = report("1", 0.002, energy_kwh=0.010, loopback=True, host_id=SERVER_HOST)
+    beside = report("2", 0.002, energy_kwh=0.020, loopback=False, host_id=SERVER_HOST)
+    record = round_of(inside, beside, nodes=(node("1"), node("2")), laps=laps, factors=ALLOCATION)
+    counted = {r.node_id: r.counted_energy_kwh for r in record.accepted}
+    assert counted == {"1": pytest.approx(0.0025), "2": pytest.approx(0.012)}
+    assert record.server_energy_kwh == pytest.approx(0.0015)
+    everybody = (record.server_energy_kwh or 0) + (record.clients_energy_kwh or 0)
+    assert everybody == pytest.approx(0.016)  # what one meter of the machine shows
