@@ -10,6 +10,7 @@ from telemetry.domain import (
     ExposedRun,
     Owner,
     ParticipantRecord,
+    PendingRun,
     ReportRecord,
     RoundRecord,
     RoundSummary,
@@ -155,6 +156,33 @@ class Store(Protocol):
         with its open round and its last ``max_rounds`` closed rounds (from round 1 on; of several
         attempts the last). Rounds are given for all running runs and the ``max_runs`` last ended.
         """
+        ...
+
+    # --- what a service has acknowledged ------------------------------------------------------
+
+    def undelivered(self, service: str, now: datetime, owner: Owner | None) -> Sequence[PendingRun]:
+        """Runs of which ``service`` has not acknowledged everything: ``owner``'s first, by start.
+
+        Those of ``owner`` and those that no live owner holds, as in `exposed`: whoever lives delivers
+        its own. Runs without ``client_rows`` are left out: a service adds up the rows itself.
+        ``service`` is its URL: what one has acknowledged, another need not have.
+        """
+        ...
+
+    def mark_announced(self, service: str, run_id: str) -> None:
+        """The service knows the run, and that it goes on; what it knew of an end is forgotten."""
+        ...
+
+    def mark_delivered(self, service: str, run_id: str, rounds: Sequence[tuple[int, int]]) -> None:
+        """The service has these closed rounds, by (round, attempt). Again is a no-op."""
+        ...
+
+    def mark_ended(self, service: str, run_id: str, ended_at: datetime) -> None:
+        """The service knows that the run, which was announced to it, ended at that time."""
+        ...
+
+    def forget_delivered(self, service: str, run_id: str) -> None:
+        """The service has lost the run: everything of it is to be delivered again."""
         ...
 
     def close(self) -> None:

@@ -13,6 +13,8 @@ from telemetry.domain import (
     ExposedRun,
     Owner,
     ParticipantRecord,
+    PendingRound,
+    PendingRun,
     ReportRecord,
     RoundRecord,
     RoundSummary,
@@ -39,6 +41,14 @@ _Key = tuple[int, int]
 
 
 @dataclass
+class _Known:
+    """What a service has acknowledged of a run."""
+
+    ended_at: datetime | None = None
+    rounds: set[_Key] = field(default_factory=set)
+
+
+@dataclass
 class _Run:
     """A run and its rounds; every value in it is immutable and only ever replaced."""
 
@@ -46,6 +56,8 @@ class _Run:
     rounds: dict[_Key, RoundSummary] = field(default_factory=dict)
     records: dict[_Key, RoundRecord] = field(default_factory=dict)
     """Of the rounds that keep their rows."""
+    known_to: dict[str, _Known] = field(default_factory=dict)
+    """Service → what it has acknowledged."""
 
     def put(self, record: RoundRecord) -> None:
         """Store a round that may be stored."""
@@ -261,6 +273,37 @@ class InMemoryStore:
                 for run in chosen
             ]
 
+    # --- what a service has acknowledged ------------------------------------------------------
+
+    def undelivered(self, service: str, now: datetime, owner: Owner | None) -> Sequence[PendingRun]:
+        """See `Store.undelivered`."""
+        with self._lock:
+            runs = [run.stored for run in self._runs.values()]
+            chosen = rules.deliverable_runs(runs, now, owner)
+            pending = [_pending(self._runs[run.run_id], service) for run in chosen]
+        return [run for run in pending if not run.settled]
+
+    def mark_announced(self, service: str, run_id: str) -> None:
+        """See `Store.mark_announced`."""
+        with self._lock:
+            self._find(run_id).known_to.setdefault(service, _Known()).ended_at = None
+
+    def mark_delivered(self, service: str, run_id: str, rounds: Sequence[tuple[int, int]]) -> None:
+        """See `Store.mark_delivered`."""
+        with self._lock:
+            known = self._find(run_id).known_to.setdefault(service, _Known())
+            known.rounds.update(rounds)
+
+    def mark_ended(self, service: str, run_id: str, ended_at: datetime) -> None:
+        """See `Store.mark_ended`."""
+        with self._lock:
+            self._find(run_id).known_to.setdefault(service, _Known()).ended_at = ended_at
+
+    def forget_delivered(self, service: str, run_id: str) -> None:
+        """See `Store.forget_delivered`."""
+        with self._lock:
+            self._find(run_id).known_to.pop(service, None)
+
     def close(self) -> None:
         """Nothing to let go of."""
 
@@ -333,6 +376,23 @@ def _expose(run: _Run, max_rounds: int) -> ExposedRun:
         run=run.stored,
         open_round=opened[-1] if opened else None,
         rounds=tuple(closed[max(0, len(closed) - max_rounds) :]),
+    )
+
+
+def _pending(run: _Run, service: str) -> PendingRun:
+    closed = run.summaries(closed=True)
+    known = run.known_to.get(service)
+    has = set() if known is None else known.rounds
+    return rules.pending_run(
+        run.stored,
+        [
+            PendingRound.of(row)
+            for row in closed
+            if row.client_rows and (row.round, row.attempt) not in has
+        ],
+        None if known is None else known.ended_at,
+        announced=known is not None,
+        late_in_rounds=sum(row.reports_late for row in closed),
     )
 
 

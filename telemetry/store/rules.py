@@ -9,7 +9,16 @@ from enum import Enum
 from typing import Any, Final
 
 from telemetry.digest import run_sha256
-from telemetry.domain import Owner, RoundRecord, RoundSummary, RunStatus, StoredRun
+from telemetry.domain import (
+    Owner,
+    PendingRound,
+    PendingRun,
+    RoundRecord,
+    RoundSummary,
+    RunEnd,
+    RunStatus,
+    StoredRun,
+)
 from telemetry.errors import RunNotFound
 from telemetry.store.base import LEASE_EXPIRES_S
 
@@ -133,6 +142,36 @@ def detailed_runs(chosen: Sequence[StoredRun], max_runs: int) -> frozenset[str]:
     ended = [run for run in chosen if run.ended_at is not None]
     running = [run for run in chosen if run.ended_at is None]
     return frozenset(run.run_id for run in [*running, *_last_ended(ended, max_runs)])
+
+
+def deliverable_runs(
+    runs: Iterable[StoredRun], now: datetime, owner: Owner | None
+) -> list[StoredRun]:
+    """The runs that ``owner`` delivers: its own first, then those that nobody holds, by start."""
+    chosen = [
+        run
+        for run in runs
+        if run.info.client_rows
+        and ((owner is not None and run.owner == owner) or _unheld(run, now))
+    ]
+    return sorted(chosen, key=lambda run: (owner is None or run.owner != owner, *_start(run)))
+
+
+def pending_run(
+    run: StoredRun, rounds: Iterable[PendingRound], known_end: datetime | None, *, announced: bool,
+    late_in_rounds: int,
+) -> PendingRun:  # fmt: skip
+    """What is left to tell of a run, of which a service knows that it ended at ``known_end``.
+
+    Where it ended otherwise since, or goes on, it has to be announced again.
+    """
+    end = RunEnd.of(run, late_in_rounds)
+    return PendingRun(
+        run=run,
+        announced=announced and known_end in (None, run.ended_at),
+        rounds=tuple(sorted(rounds, key=lambda pending: pending.closing_order)),
+        end=None if known_end == run.ended_at else end,
+    )
 
 
 def _unheld(run: StoredRun, now: datetime) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, Table, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, case, false, func, or_, select
 
 from telemetry.domain import Owner
 from telemetry.store.base import LEASE_EXPIRES_S
@@ -16,8 +16,10 @@ from telemetry.store.sql.tables import (
     deleted_runs,
     participants,
     reports,
+    round_deliveries,
     round_noise,
     rounds,
+    run_deliveries,
     run_totals,
     runs,
     training_metrics,
@@ -72,9 +74,7 @@ def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
     oldest_first = _RUN.order_by(runs.c.started_at, runs.c.run_id)
     if owner is None:
         return oldest_first
-    mine = runs.c.owner == str(owner)
-    expired = runs.c.last_seen_at < now - timedelta(seconds=LEASE_EXPIRES_S)
-    unheld = or_(runs.c.owner.is_(None), and_(runs.c.owner != str(owner), expired))
+    mine, unheld = runs.c.owner == str(owner), _unheld(now, owner)
     last_ended = (
         select(runs.c.run_id)
         .where(runs.c.ended_at.is_not(None), unheld)
@@ -82,6 +82,14 @@ def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
         .limit(max_runs)
     )
     return oldest_first.where(or_(mine, runs.c.run_id.in_(last_ended)))
+
+
+def _unheld(now: datetime, owner: Owner | None) -> ColumnElement[bool]:
+    """That no live owner but ``owner`` holds a run."""
+    expired = runs.c.last_seen_at < now - timedelta(seconds=LEASE_EXPIRES_S)
+    if owner is not None:
+        expired = and_(runs.c.owner != str(owner), expired)
+    return or_(runs.c.owner.is_(None), expired)
 
 
 # --- rounds ------------------------------------------------------------------------------------
@@ -197,3 +205,70 @@ def exposed_rounds(run_ids: Iterable[str], max_rounds: int) -> Query:
     return (
         select(*_ROUND).join_from(last, rounds, same).where(last.c.round_no <= limit).order_by(*key)
     )
+
+
+# --- what a service has acknowledged -------------------------------------------------------------
+
+
+def deliverable_runs(service: str, now: datetime, owner: Owner | None) -> Query:
+    """Runs with totals that ``owner`` delivers, and of which something may be left to tell.
+
+    With ``known`` (whether the service knows the run) and ``known_end`` (the end that it knows).
+    """
+    told = and_(run_deliveries.c.service == service, run_deliveries.c.run_id == runs.c.run_id)
+    held = _unheld(now, owner)
+    if owner is not None:
+        held = or_(runs.c.owner == str(owner), held)
+    return (
+        _RUN.add_columns(
+            run_deliveries.c.run_id.is_not(None).label("known"),
+            run_deliveries.c.ended_at.label("known_end"),
+        )
+        .outerjoin(run_deliveries, told)
+        .where(
+            runs.c.client_rows, held, func.coalesce(run_deliveries.c.complete, false()).is_(False)
+        )
+    )
+
+
+def delivery_of(service: str, run_id: str) -> Query:
+    """(ended_at) as the service knows it; no row where it does not know the run."""
+    return select(run_deliveries.c.ended_at).where(
+        run_deliveries.c.service == service, run_deliveries.c.run_id == run_id
+    )
+
+
+def pending_rounds(service: str, run_id: str) -> Query:
+    """Fields of `PendingRound` of the closed rounds that the service has not acknowledged."""
+    has = round_deliveries
+    known = (
+        select(has.c.run_id)
+        .where(
+            has.c.service == service,
+            has.c.run_id == rounds.c.run_id,
+            has.c.round == rounds.c.round,
+            has.c.attempt == rounds.c.attempt,
+        )
+        .exists()
+    )
+    return select(
+        rounds.c.round,
+        rounds.c.attempt,
+        rounds.c.ended_at,
+        rounds.c.started_at,
+        rounds.c.cumulative_emissions_kg,
+    ).where(rounds.c.run_id == run_id, rounds.c.closed, rounds.c.client_rows, ~known)
+
+
+def delivered_rounds(service: str, run_id: str) -> Query:
+    """(round, attempt) of what the service has acknowledged of a run."""
+    has = round_deliveries
+    return select(has.c.round, has.c.attempt).where(
+        has.c.service == service, has.c.run_id == run_id
+    )
+
+
+def late_in_rounds(run_id: str) -> Query:
+    """How many late reports stand in a run's closed rounds."""
+    late = func.coalesce(func.sum(rounds.c.reports_late), 0)
+    return select(late).where(rounds.c.run_id == run_id, rounds.c.closed)

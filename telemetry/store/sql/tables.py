@@ -362,3 +362,22 @@ deleted_runs: Final = Table(
     Column("deleted_at", UtcDateTime, nullable=False),
     Column("sha256", Text),  # the seal that the run had: whoever has it can tell what was deleted
 )
+
+# What each service that runs are delivered to has acknowledged.
+run_deliveries: Final = Table(
+    "run_deliveries",
+    metadata,
+    Column("service", Text, primary_key=True),  # its URL
+    Column("run_id", Text, ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=True),
+    Column("ended_at", UtcDateTime),  # the end that it knows; NULL while it knows none
+    # That nothing is left to tell; kept, so that the many old runs need not be looked through.
+    Column("complete", Boolean, nullable=False),
+)
+
+round_deliveries: Final = Table(
+    "round_deliveries",
+    metadata,
+    Column("service", Text, primary_key=True),
+    *_key(),
+    _of_round(),
+)
