@@ -11,6 +11,8 @@ TelemetryError
 ├─ InvalidFactor(ValueError)     a number that no intensity, PUE or network factor can be
 ├─ HttpAddressError(OSError)     the HTTP address cannot be used; says why
 ├─ OpenAddress(ValueError)       an HTTP address that others can reach needs a read token
+├─ ServiceAway                   the service does not answer as it should; a later try may help
+├─ DeliveryRefused               the service will not have what was delivered; no other try will help
 └─ StoreError                    the store could not be read or written
    ├─ SchemaOutdated             an older schema; names the command to run
    └─ SchemaUnknown              a newer or foreign schema; never touched
@@ -120,6 +122,27 @@ class OpenAddress(TelemetryError, ValueError):
     def __init__(self, host: str) -> None:
         self.host = host
         super().__init__(f"HTTP on {host} can be reached from other machines: set a read token")
+
+
+class ServiceAway(TelemetryError):
+    """The telemetry service cannot be reached, or does not answer as one; try again later.
+
+    ``retry_after_s`` is what it asked for, seconds; None where it did not.
+    """
+
+    def __init__(self, problem: str, *, retry_after_s: float | None = None) -> None:
+        self.problem = problem
+        self.retry_after_s = retry_after_s
+        super().__init__(problem)
+
+
+class DeliveryRefused(TelemetryError):
+    """The telemetry service answered with a 4xx ``status``: the same again would be refused again."""
+
+    def __init__(self, status: int, problem: str) -> None:
+        self.status = status
+        self.problem = problem
+        super().__init__(f"the service answered {status}: {problem}")
 
 
 class StoreError(TelemetryError):

@@ -750,9 +750,7 @@ class StoreContract:
         started.mark_delivered(SERVICE, RUN_ID, [(1, 1)])
         (pending,) = started.undelivered(SERVICE, START, OWNER)
         assert pending.rounds == ()
-        assert pending.end == RunEnd(
-            status="failed", ended_at=at(5), reason="why", late_reports=3
-        )
+        assert pending.end == RunEnd(status="failed", ended_at=at(5), reason="why", late_reports=3)
         started.mark_ended(SERVICE, RUN_ID, at(5))
         assert started.undelivered(SERVICE, START, OWNER) == []
 

@@ -39,7 +39,7 @@ from telemetry.errors import (
     StoreError,
 )
 from telemetry.store import rules
-from telemetry.store.sql import deliveries, mapping, queries, tables
+from telemetry.store.sql import acknowledged, mapping, queries, tables
 from telemetry.store.sql.bulk import insert_rows, time_form
 from telemetry.store.sql.problems import store_errors
 
@@ -155,7 +155,7 @@ class SqlStore:
             again = {"status": "running", "ended_at": None, "reason": None, "sha256": None}
             held = {"owner": str(owner), "last_seen_at": now}
             connection.execute(update(tables.runs).where(of_run).values(again | held))
-            deliveries.reopen(connection, run_id)
+            acknowledged.reopen(connection, run_id)
 
     def _close_open_rounds(self, connection: Connection, run_id: str) -> None:
         for number, attempt in connection.execute(queries.open_rounds(run_id)).all():
@@ -303,31 +303,31 @@ class SqlStore:
     def undelivered(self, service: str, now: datetime, owner: Owner | None) -> Sequence[PendingRun]:
         """See `Store.undelivered`."""
         with self._reading() as connection:
-            return deliveries.pending(connection, service, now, owner)
+            return acknowledged.pending(connection, service, now, owner)
 
     def mark_announced(self, service: str, run_id: str) -> None:
         """See `Store.mark_announced`."""
         with self._writing() as connection:
             self._lock_run(connection, run_id)
-            deliveries.know_end(connection, service, run_id, None)
+            acknowledged.know_end(connection, service, run_id, None)
 
     def mark_delivered(self, service: str, run_id: str, rounds: Sequence[tuple[int, int]]) -> None:
         """See `Store.mark_delivered`."""
         with self._writing() as connection:
             self._lock_run(connection, run_id)
-            deliveries.know_rounds(connection, service, run_id, rounds)
+            acknowledged.know_rounds(connection, service, run_id, rounds)
 
     def mark_ended(self, service: str, run_id: str, ended_at: datetime) -> None:
         """See `Store.mark_ended`."""
         with self._writing() as connection:
             self._lock_run(connection, run_id)
-            deliveries.know_end(connection, service, run_id, ended_at)
+            acknowledged.know_end(connection, service, run_id, ended_at)
 
     def forget_delivered(self, service: str, run_id: str) -> None:
         """See `Store.forget_delivered`."""
         with self._writing() as connection:
             self._lock_run(connection, run_id)
-            deliveries.forget(connection, service, run_id)
+            acknowledged.forget(connection, service, run_id)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -391,7 +391,7 @@ def _seal(connection: Connection, run_id: str) -> None:
     summaries = (mapping.summary_from_row(tuple(row)) for row in rows)
     seal = rules.sealed(_load_run(connection, run_id), summaries)
     connection.execute(update(tables.runs).where(of_run).values(sha256=seal))
-    deliveries.reopen(connection, run_id)
+    acknowledged.reopen(connection, run_id)
 
 
 def _counted(connection: Connection, summary: RoundSummary) -> RoundSummary:
