@@ -568,7 +568,7 @@ def test_a_file_that_cannot_be_read_is_named(load: Load, tmp_path: Path) -> None
         f"telemetry: {{service_token: !{SECRET} x}}",
         f"telemetry: {{service_token: '{SECRET}",
         f"telemetry: {SECRET}",
-        f"telemetry: {{database_url: 'postgresql://user:{SECRET}@host/db'}}",
+        f"telemetry: {{database_url: 'oracle://user:{SECRET}@host/db'}}",
         f"telemetry: {{database_url: {{postgresql: {SECRET}}}}}",
     ],
 )
