@@ -20,6 +20,7 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from telemetry.domain import Count, Record, RoundRecord, RunInfo, RunStatus, ShortText
 from telemetry.errors import TelemetryError
+from telemetry.store import rules
 
 SCHEMA: Final = 1
 MAX_ROUNDS: Final = 100
@@ -147,6 +148,8 @@ def take_rounds(body: bytes, run_id: str) -> tuple[RoundRecord, ...]:
         if not record.client_rows:
             raise BadBody(f"{where}.client_rows", _ROWS_NEEDED)
         _check(record, where)
+        if problem := rules.impossible(record):
+            raise BadBody(where, problem)
         _check_names(record.train_metrics, f"{where}.train_metrics")
         _check_names(record.evaluate_metrics, f"{where}.evaluate_metrics")
     return rounds

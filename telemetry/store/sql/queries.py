@@ -47,8 +47,20 @@ def all_runs() -> Query:
 
 
 def running_runs() -> Query:
-    """Runs that have not ended, locked against other writers."""
-    return _RUN.where(runs.c.status == "running").order_by(runs.c.run_id).with_for_update()
+    """Runs that have not ended and that servers write here themselves, locked against others."""
+    here = runs.c.status == "running", runs.c.writer.is_(None)
+    return _RUN.where(*here).order_by(runs.c.run_id).with_for_update()
+
+
+def pruned_at(run_id: str) -> Query:
+    """When a run's rounds were deleted; NULL while they are kept."""
+    return select(runs.c.pruned_at).where(runs.c.run_id == run_id)
+
+
+def to_prune(before: datetime) -> Query:
+    """Ids of runs that ended before then and still have their rounds, locked against others."""
+    old = runs.c.ended_at < before, runs.c.pruned_at.is_(None)
+    return select(runs.c.run_id).where(*old).order_by(runs.c.run_id).with_for_update()
 
 
 def newest_run_ids() -> Query:

@@ -17,7 +17,7 @@ from telemetry.errors import SchemaUnknown
 
 VERSION_TABLE: Final = "telemetry_schema"
 """Not Alembic's usual name: another program's database has that one, too."""
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The newest revision; stated, so that opening an up-to-date file loads no Alembic."""
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 

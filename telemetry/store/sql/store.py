@@ -35,10 +35,15 @@ from telemetry.errors import (
     RunIsLive,
     RunNotFound,
     RunNotResumable,
+    RunPruned,
     StoreError,
+    TelemetryError,
+    ValueRefused,
 )
 from telemetry.store import rules
-from telemetry.store.sql import mapping, queries, tables
+from telemetry.store.api_tokens import ApiToken
+from telemetry.store.deliveries import DeliveredEnd, DeliveredRounds, DeliveredRun, Delivery
+from telemetry.store.sql import api_tokens, deliveries, mapping, queries, tables
 from telemetry.store.sql.bulk import insert_rows, time_form
 from telemetry.store.sql.problems import store_errors
 
@@ -147,6 +152,8 @@ class SqlStore:
         with self._writing() as connection:
             self._lock_run(connection, run_id)
             of_run = tables.runs.c.run_id == run_id
+            if connection.scalar(queries.pruned_at(run_id)) is not None:
+                raise RunPruned(run_id)
             status = connection.execute(select(tables.runs.c.status).where(of_run)).scalar_one()
             if not rules.may_resume(status):
                 raise RunNotResumable(run_id, status)
@@ -188,6 +195,84 @@ class SqlStore:
             connection.execute(insert(tables.deleted_runs).values(left))
             connection.execute(delete(tables.runs).where(tables.runs.c.run_id == run_id))
 
+    def prune(self, before: datetime, now: datetime) -> Sequence[str]:
+        """See `Store.prune`; the rows in the other tables go along (ON DELETE CASCADE)."""
+        with self._writing() as connection:
+            old = connection.execute(queries.to_prune(before)).scalars().all()
+            for run_id in old:
+                connection.execute(delete(tables.rounds).where(tables.rounds.c.run_id == run_id))
+                of_run = tables.runs.c.run_id == run_id
+                connection.execute(update(tables.runs).where(of_run).values(pruned_at=now))
+            return old
+
+    # --- of a service --------------------------------------------------------------------------
+
+    def deliver(self, given: Sequence[Delivery], now: datetime) -> Sequence[int | TelemetryError]:
+        """See `Store.deliver`: one commit for all of it; one by one where something is wrong."""
+        try:
+            return self._deliver_together(given, now)
+        except TelemetryError as error:
+            if len(given) == 1 and not isinstance(error.__cause__, IntegrityError):
+                return [error]
+        return list(self._deliver_singly(given, now))
+
+    def _deliver_together(self, given: Sequence[Delivery], now: datetime) -> Sequence[int]:
+        stored = [0] * len(given)
+        with self._writing() as connection:
+            # By run, as another service does that has some of the same: no two wait for each other.
+            for place in sorted(range(len(given)), key=lambda place: given[place].run_id):
+                stored[place] = self._take(connection, given[place], now)
+        return stored
+
+    def _deliver_singly(
+        self, given: Sequence[Delivery], now: datetime
+    ) -> Iterator[int | TelemetryError]:
+        broken: TelemetryError | None = None
+        for delivery in given:
+            if broken is not None:
+                yield broken
+                continue
+            try:
+                with self._writing() as connection:
+                    taken = self._take(connection, delivery, now)
+            except TelemetryError as error:
+                # The database, not the delivery: the others would only wait for it in turn.
+                broken = error if type(error) is StoreError else None
+                yield error
+            else:
+                yield taken
+
+    def _take(self, connection: Connection, delivery: Delivery, now: datetime) -> int:
+        try:
+            match delivery:
+                case DeliveredRun():
+                    self._refuse_deleted(connection, delivery.run_id)
+                    return deliveries.take_run(connection, delivery, now)
+                case DeliveredRounds():
+                    return deliveries.take_rounds(connection, delivery, now, self._record)
+                case DeliveredEnd():
+                    return deliveries.take_end(connection, delivery, now, _seal)
+        except RunNotFound:
+            self._refuse_deleted(connection, delivery.run_id)
+            raise
+
+    def add_token(self, token: ApiToken) -> None:
+        """See `Store.add_token`."""
+        with self._writing() as connection:
+            api_tokens.add(connection, token)
+
+    def api_tokens(self) -> Sequence[ApiToken]:
+        """See `Store.api_tokens`."""
+        with self._reading() as connection:
+            return api_tokens.stored(connection)
+
+    def revoke_token(self, label: str, now: datetime) -> None:
+        """See `Store.revoke_token`."""
+        with self._writing() as connection:
+            api_tokens.revoke(connection, label, now)
+
+    # --- reading runs --------------------------------------------------------------------------
+
     def runs(self) -> Sequence[StoredRun]:
         """See `Store.runs`."""
         with self._reading() as connection:
@@ -206,18 +291,24 @@ class SqlStore:
 
     def record_round(self, record: RoundRecord) -> bool:
         """See `Store.record_round`."""
-        key = record.run_id, record.round, record.attempt
         with self._writing() as connection:
             self._lock_run(connection, record.run_id)
-            if problem := rules.impossible(record):
-                raise StoreError(self._url, f"round {record.round} of run {key[0]} {problem}")
-            stored = connection.execute(queries.revision(key)).first()
-            if stored is not None and not _replaces(connection, record, *stored):
-                return False
-            self._put(connection, record, replaces=stored is not None)
-            if record.closed:
-                _seal(connection, record.run_id)
-            return True
+            if connection.scalar(queries.pruned_at(record.run_id)) is not None:
+                raise RunPruned(record.run_id)
+            return self._record(connection, record)
+
+    def _record(self, connection: Connection, record: RoundRecord) -> bool:
+        """`record_round` of a run that the transaction has locked."""
+        key = record.run_id, record.round, record.attempt
+        if problem := rules.impossible(record):
+            raise ValueRefused(self._url, f"round {record.round} of run {key[0]} {problem}")
+        stored = connection.execute(queries.revision(key)).first()
+        if stored is not None and not _replaces(connection, record, *stored):
+            return False
+        self._put(connection, record, replaces=stored is not None)
+        if record.closed:
+            _seal(connection, record.run_id)
+        return True
 
     def _put(self, connection: Connection, record: RoundRecord, *, replaces: bool) -> None:
         """Store a round that may be stored; a closed one enters the totals."""
