@@ -163,12 +163,20 @@ class Store(Protocol):
         """All runs, newest start first."""
         ...
 
+    def page_of_runs(
+        self, limit: int, start: tuple[datetime, str] | None = None
+    ) -> Sequence[StoredRun]:
+        """At most ``limit`` runs, newest start first, from the run that (started at, id) names on."""
+        ...
+
     def run(self, run_id: str) -> StoredRun:
         """One run by its exact id."""
         ...
 
-    def rounds(self, run_id: str, *, closed_only: bool = True) -> Iterator[RoundSummary]:
-        """A run's rounds by (round, attempt), streamed."""
+    def rounds(
+        self, run_id: str, *, closed_only: bool = True, start: tuple[int, int] | None = None
+    ) -> Iterator[RoundSummary]:
+        """A run's rounds by (round, attempt), streamed; those from ``start`` on."""
         ...
 
     def round(self, run_id: str, round_number: int, attempt: int | None = None) -> RoundRecord:
@@ -179,8 +187,13 @@ class Store(Protocol):
         """
         ...
 
-    def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:
-        """(round, attempt, report) of a run's closed rounds by (round, attempt, node, phase), streamed."""
+    def reports(
+        self, run_id: str, *, start: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, int, ReportRecord]]:
+        """(round, attempt, report) of a run's closed rounds by (round, attempt, node, phase), streamed.
+
+        Those of the rounds from ``start``, a (round, attempt), on.
+        """
         ...
 
     def participants(self, run_id: str) -> Iterator[tuple[int, int, ParticipantRecord]]:
@@ -197,6 +210,10 @@ class Store(Protocol):
         with its open round and its last ``max_rounds`` closed rounds (from round 1 on; of several
         attempts the last). Rounds are given for all running runs and the ``max_runs`` last ended.
         """
+        ...
+
+    def check(self) -> None:
+        """Ask the database whether it is there, with this program's schema; `StoreError` if not."""
         ...
 
     def close(self) -> None:

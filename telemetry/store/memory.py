@@ -283,6 +283,12 @@ class InMemoryStore:
         with self._lock:
             return sorted((run.stored for run in self._runs.values()), key=_start, reverse=True)
 
+    def page_of_runs(
+        self, limit: int, start: tuple[datetime, str] | None = None
+    ) -> Sequence[StoredRun]:
+        """See `Store.page_of_runs`."""
+        return [run for run in self.runs() if start is None or _start(run) <= start][:limit]
+
     def run(self, run_id: str) -> StoredRun:
         """See `Store.run`."""
         with self._lock:
@@ -314,14 +320,16 @@ class InMemoryStore:
             totals = run.stored.totals.with_late_reports(count)
             run.stored = replace(run.stored, totals=totals)
 
-    def rounds(self, run_id: str, *, closed_only: bool = True) -> Iterator[RoundSummary]:
+    def rounds(
+        self, run_id: str, *, closed_only: bool = True, start: tuple[int, int] | None = None
+    ) -> Iterator[RoundSummary]:
         """See `Store.rounds`."""
         with self._lock:
             run = self._find(run_id)
             found = run.summaries(closed=True)
             if not closed_only:
                 found = sorted([*found, *run.summaries(closed=False)], key=_round_key)
-        return iter(found)
+        return iter([row for row in found if start is None or _round_key(row) >= start])
 
     def round(self, run_id: str, round_number: int, attempt: int | None = None) -> RoundRecord:
         """See `Store.round`."""
@@ -336,13 +344,16 @@ class InMemoryStore:
             raise RowsNotKept(run_id)
         return record
 
-    def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:
+    def reports(
+        self, run_id: str, *, start: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, int, ReportRecord]]:
         """See `Store.reports`."""
         with self._lock:
             records = self._find(run_id).closed_records()
         return (
             (record.round, record.attempt, report)
             for record in records
+            if start is None or (record.round, record.attempt) >= start
             for report in sorted(record.reports, key=_report_key)
         )
 
@@ -373,6 +384,9 @@ class InMemoryStore:
                 else ExposedRun(run=run, open_round=None, rounds=())
                 for run in chosen
             ]
+
+    def check(self) -> None:
+        """It is always there."""
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -225,6 +225,31 @@ class DeliveryContract:
                 attempt()
         assert begun.run(RUN_ID).totals == totals
 
+    # --- pages -------------------------------------------------------------------------------
+
+    def test_runs_come_in_pages(self, store: Store):
+        """Each page begins with the run that is named, so that none is left out or comes twice."""
+        for number, minute in enumerate((0, 1, 1, 2)):
+            store.start_run(make_run(f"run-{number}", started_at=at(minute)), OWNER, START)
+        every = [run.run_id for run in store.runs()]
+        assert [run.run_id for run in store.page_of_runs(9)] == every
+        for place, run in enumerate(store.runs()):
+            page = store.page_of_runs(2, (run.info.started_at, run.run_id))
+            assert [one.run_id for one in page] == every[place : place + 2]
+
+    def test_rounds_and_reports_begin_where_they_are_asked_to(self, begun: Store):
+        """At a round and attempt, or at the next one there is."""
+        rounds = [make_round(n, attempt=a, clients=CLIENTS) for n, a in ((1, 1), (1, 2), (3, 1))]
+        deliver(begun, the_rounds(*rounds))
+        for start, found in (((1, 2), [(1, 2), (3, 1)]), ((2, 1), [(3, 1)]), ((3, 2), [])):
+            rows = begun.rounds(RUN_ID, start=start)
+            assert [(row.round, row.attempt) for row in rows] == found
+            assert [row[:2] for row in begun.reports(RUN_ID, start=start)] == found
+
+    def test_a_store_that_is_there_says_so(self, store: Store):
+        """Nothing is raised."""
+        store.check()
+
     # --- tokens ------------------------------------------------------------------------------
 
     def test_a_token_comes_back_equal(self, store: Store):

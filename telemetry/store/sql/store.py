@@ -36,6 +36,7 @@ from telemetry.errors import (
     RunNotFound,
     RunNotResumable,
     RunPruned,
+    SchemaOutdated,
     StoreError,
     TelemetryError,
     ValueRefused,
@@ -46,6 +47,7 @@ from telemetry.store.deliveries import DeliveredEnd, DeliveredRounds, DeliveredR
 from telemetry.store.sql import api_tokens, deliveries, mapping, queries, tables
 from telemetry.store.sql.bulk import insert_rows, time_form
 from telemetry.store.sql.problems import store_errors
+from telemetry.store.sql.schema import SHIPPED, State
 
 WRITES: Final = "telemetry_writes"
 """Execution option of a connection that is going to write: where the database wants to know that
@@ -279,6 +281,14 @@ class SqlStore:
             found = connection.execute(queries.all_runs()).mappings().all()
         return [mapping.run_from_values(values) for values in found]
 
+    def page_of_runs(
+        self, limit: int, start: tuple[datetime, str] | None = None
+    ) -> Sequence[StoredRun]:
+        """See `Store.page_of_runs`."""
+        with self._reading() as connection:
+            found = connection.execute(queries.page_of_runs(limit, start)).mappings().all()
+        return [mapping.run_from_values(values) for values in found]
+
     def run(self, run_id: str) -> StoredRun:
         """See `Store.run`."""
         with self._reading() as connection:
@@ -327,10 +337,12 @@ class SqlStore:
             totals = _load_totals(connection, run_id).with_late_reports(count)
             _store_totals(connection, run_id, totals)
 
-    def rounds(self, run_id: str, *, closed_only: bool = True) -> Iterator[RoundSummary]:
+    def rounds(
+        self, run_id: str, *, closed_only: bool = True, start: tuple[int, int] | None = None
+    ) -> Iterator[RoundSummary]:
         """See `Store.rounds`."""
         self.run(run_id)
-        rows = self._stream(queries.rounds_of(run_id, closed_only=closed_only))
+        rows = self._stream(queries.rounds_of(run_id, closed_only=closed_only, start=start))
         return (mapping.summary_from_row(row) for row in rows)
 
     def round(self, run_id: str, round_number: int, attempt: int | None = None) -> RoundRecord:
@@ -348,10 +360,12 @@ class SqlStore:
                 raise rules.no_such_round(self._url, run_id, round_number, attempt)
         return record
 
-    def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:
+    def reports(
+        self, run_id: str, *, start: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, int, ReportRecord]]:
         """See `Store.reports`."""
         self.run(run_id)
-        rows = self._stream(queries.reports_of(run_id))
+        rows = self._stream(queries.reports_of(run_id, start))
         return ((row[0], row[1], mapping.REPORTS.record(row[2:])) for row in rows)
 
     def participants(self, run_id: str) -> Iterator[tuple[int, int, ParticipantRecord]]:
@@ -386,6 +400,12 @@ class SqlStore:
         for row in rows:
             by_run[row[0]].append(mapping.summary_from_row(tuple(row)))
         return [_expose(run, by_run[run.run_id]) for run in chosen]
+
+    def check(self) -> None:
+        """See `Store.check`."""
+        with self._reading() as connection:
+            if SHIPPED.state(connection, self._url) is not State.CURRENT:
+                raise SchemaOutdated(self._url, "has another schema than this program")
 
     def close(self) -> None:
         """Give back the connections."""
