@@ -37,8 +37,8 @@ app = typer.Typer(
 )
 app.add_typer(runs, name="runs")
 app.command()(strategies)
-app.add_typer(telemetry, name="telemetry")
 app.add_typer(tokens, name="tokens")
+app.add_typer(telemetry, name="telemetry")
 
 ConfigFile = Annotated[
     Path | None,

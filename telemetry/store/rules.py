@@ -103,6 +103,24 @@ def is_gone(run: StoredRun, now: datetime, is_alive: Callable[[Owner], bool]) ->
     return run.owner is None or lease_expired(run.last_seen_at, now) or not is_alive(run.owner)
 
 
+def resumes(
+    status: RunStatus, ended_at: datetime | None, attempts: int, news: Iterable[RoundRecord]
+) -> bool:
+    """Whether rounds that were delivered after a run's end say that it was taken up again.
+
+    Taking a run up begins a new attempt at its set-up: one later than any that is stored, and later
+    than the end. What merely came late does neither.
+    """
+    if ended_at is None or not may_resume(status):
+        return False
+    return any(one.attempt > max(attempts, 1) and one.started_at >= ended_at for one in news)
+
+
+def may_end_again(status: RunStatus) -> bool:
+    """Whether another end of a run may be news: of one that was resumed, or is running."""
+    return status != "completed"
+
+
 def may_resume(status: RunStatus) -> bool:
     """Whether a run of this status can be taken up again."""
     return status not in ("running", "completed")

@@ -21,6 +21,7 @@ from telemetry.store import BACKENDS, Store, open_store
 from telemetry.store.sql.store import SqlStore
 from telemetry.testing import START, make_round, make_run
 from tests import strategies
+from tests.contracts.delivery import DeliveryContract
 from tests.contracts.store import StoreContract
 
 KINDS = ("memory", "sqlite", "postgresql")
@@ -57,6 +58,10 @@ def test_every_backend_is_tested():
 
 class TestStore(StoreContract):
     """The contract, over all of them."""
+
+
+class TestDelivery(DeliveryContract):
+    """What a service needs of them."""
 
 
 RUN_IDS = st.sampled_from(["run-a", "run-b"])

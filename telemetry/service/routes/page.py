@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from telemetry.domain import GRAMS_PER_KG, RoundSummary
 from telemetry.errors import StoreError
 from telemetry.exporters.samples import Labels, RunView, emissions_so_far_g, metrics_of, sensor
-from telemetry.service.guards import ReadAccess, wants_html
+from telemetry.service.guards import Readers, wants_html
 from telemetry.service.html import document, figure, text
 from telemetry.writer import Failures
 
@@ -24,7 +24,7 @@ Views = Callable[[], Sequence[RunView]]
 """What a page shows, oldest start first: `EmissionsCollector.views`."""
 
 
-def page_router(views: Views, readers: ReadAccess) -> APIRouter:
+def page_router(views: Views, readers: Readers) -> APIRouter:
     """The route; a browser that may not read is led to the form."""
     router = APIRouter()
     failures = Failures()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, Table, and_, case, false, func, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, case, false, func, or_, select, true
 
 from telemetry.domain import Owner
 from telemetry.store.base import LEASE_EXPIRES_S
@@ -48,9 +48,31 @@ def all_runs() -> Query:
     return _RUN.order_by(runs.c.started_at.desc(), runs.c.run_id.desc())
 
 
+def page_of_runs(limit: int, start: tuple[datetime, str] | None) -> Query:
+    """Runs with totals from ``start`` on, newest start first."""
+    query = all_runs().limit(limit)
+    if start is None:
+        return query
+    began, run_id = start
+    same = and_(runs.c.started_at == began, runs.c.run_id <= run_id)
+    return query.where(or_(runs.c.started_at < began, same))
+
+
 def running_runs() -> Query:
-    """Runs that have not ended, locked against other writers."""
-    return _RUN.where(runs.c.status == "running").order_by(runs.c.run_id).with_for_update()
+    """Runs that have not ended and that servers write here themselves, locked against others."""
+    here = runs.c.status == "running", runs.c.writer.is_(None)
+    return _RUN.where(*here).order_by(runs.c.run_id).with_for_update()
+
+
+def pruned_at(run_id: str) -> Query:
+    """When a run's rounds were deleted; NULL while they are kept."""
+    return select(runs.c.pruned_at).where(runs.c.run_id == run_id)
+
+
+def to_prune(before: datetime) -> Query:
+    """Ids of runs that ended before then and still have their rounds, locked against others."""
+    old = runs.c.ended_at < before, runs.c.pruned_at.is_(None)
+    return select(runs.c.run_id).where(*old).order_by(runs.c.run_id).with_for_update()
 
 
 def newest_run_ids() -> Query:
@@ -142,18 +164,28 @@ def open_rounds(run_id: str) -> Query:
     return select(*key).where(rounds.c.run_id == run_id, ~rounds.c.closed).order_by(*key)
 
 
-def rounds_of(run_id: str, *, closed_only: bool) -> Query:
-    """A run's rounds, flat, by (round, attempt)."""
-    query = select(*_ROUND).where(rounds.c.run_id == run_id)
+def rounds_of(run_id: str, *, closed_only: bool, start: tuple[int, int] | None = None) -> Query:
+    """A run's rounds from ``start`` on, flat, by (round, attempt)."""
+    query = select(*_ROUND).where(rounds.c.run_id == run_id, _from(rounds, start))
     query = query.where(rounds.c.closed) if closed_only else query
     return query.order_by(rounds.c.round, rounds.c.attempt)
 
 
-def reports_of(run_id: str) -> Query:
-    """(round, attempt, *report) of a run's closed rounds, by key."""
+def _from(table: Table, start: tuple[int, int] | None) -> ColumnElement[bool]:
+    """That a row belongs to the round and attempt ``start``, or to a later one."""
+    if start is None:
+        return true()
+    number, attempt = start
+    same = and_(table.c.round == number, table.c.attempt >= attempt)
+    return or_(table.c.round > number, same)
+
+
+def reports_of(run_id: str, start: tuple[int, int] | None = None) -> Query:
+    """(round, attempt, *report) of a run's closed rounds from ``start`` on, by key."""
     key = reports.c.round, reports.c.attempt
     order = reports.c.node_id, reports.c.phase, reports.c.reported_round
-    return _of_closed(mapping.REPORTS, run_id).order_by(*key, *order)
+    found = _of_closed(mapping.REPORTS, run_id).where(_from(reports, start))
+    return found.order_by(*key, *order)
 
 
 def participants_of(run_id: str) -> Query:
