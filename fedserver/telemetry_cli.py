@@ -135,6 +135,47 @@ def revoke_token(
 
 
 @telemetry.command()
+def migrate(
+    action: Annotated[
+        str, typer.Argument(help="up: to the newest schema; check: is it; history: all of them.")
+    ] = "up",
+    reader: Annotated[
+        str | None,
+        typer.Option("--reader", metavar="ROLE", help="Let this PostgreSQL role read the views."),
+    ] = None,
+    store: StoreOption = None,
+    config: FileOption = None,
+) -> None:
+    """Bring the database's schema up to date, or say where it stands (check: exit 1 if it is not)."""
+    from telemetry.store.sql import migrating
+    from telemetry.store.sql.schema import State
+
+    if action not in ("up", "check", "history"):
+        raise _wrong("action", f"{action[:32]!r} is not known; choose up, check or history")
+    if reader is not None and action != "up":
+        raise _wrong("--reader", f"goes with up, not with {action}")
+    url = store_url(store, config)
+    if url.partition(":")[0] not in ("postgresql", "sqlite"):
+        raise _wrong("--store", "only postgresql:// and sqlite:/// have a schema")
+    if action == "up":
+        before, now = migrating.upgrade(url)
+        shown = migrating.facts(url).url
+        told = "is up to date" if before == now else f"upgraded from {before or 'nothing'}"
+        typer.echo(f"{shown}: schema {now}, {told}")
+        if reader is not None:
+            migrating.grant_reading(url, reader)
+            typer.echo(f"{shown}: {reader} may read the views")
+        return
+    found = migrating.facts(url)
+    if action == "check":
+        typer.echo(f"{found.url}: schema {found.revision or '-'}, {found.state.value}")
+        raise typer.Exit(0 if found.state is State.CURRENT else 1)
+    for revision, text in migrating.history():
+        here = "  <- here" if revision == found.revision else ""
+        typer.echo(f"{revision}  {text}{here}")
+
+
+@telemetry.command()
 def prune(
     older_than: Annotated[
         str, typer.Option("--older-than", help="Of runs that ended so many days ago, e.g. 180d.")

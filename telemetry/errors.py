@@ -142,11 +142,11 @@ class HttpAddressError(TelemetryError, OSError):
 
 
 class OpenAddress(TelemetryError, ValueError):
-    """Other machines could read what is served on ``host``, and no read token protects it."""
+    """Other machines could read what is served on ``host``, and no token protects it."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, remedy: str = "set a read token") -> None:
         self.host = host
-        super().__init__(f"HTTP on {host} can be reached from other machines: set a read token")
+        super().__init__(f"HTTP on {host} can be reached from other machines: {remedy}")
 
 
 class ServiceAway(TelemetryError):

@@ -51,7 +51,7 @@ def create_service(
     tokens = KnownTokens(store)
     local = is_loopback(bind_host)
     if tokens.empty and not local:
-        raise OpenAddress(bind_host)
+        raise OpenAddress(bind_host, "make a token (fedserver telemetry tokens create)")
     auth_failures = auth_failures_counter()
     access = ApiAccess(
         tokens,
