@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -74,23 +74,17 @@ class ServiceClient:
 
     def announce(self, info: RunInfo) -> None:
         """Say that the run is there."""
-        _expect_object(self._say("PUT", f"runs/{quote(info.run_id, safe='')}", run_json(info)))
+        _expect(1, self._say("PUT", f"runs/{quote(info.run_id, safe='')}", run_json(info)))
 
     def rounds(self, run_id: str, rounds: Sequence[bytes]) -> None:
         """Deliver rounds that `bodies.round_json` gave. Returns when they are durable there."""
         path = f"runs/{quote(run_id, safe='')}/rounds"
-        answer = self._say("POST", path, rounds_json(rounds))
-        try:
-            received = Received.model_validate_json(answer).received
-        except ValidationError:
-            raise _no_service() from None
-        if received != len(rounds):
-            raise ServiceAway(f"the service received another number: {received}, not {len(rounds)}")
+        _expect(len(rounds), self._say("POST", path, rounds_json(rounds)))
 
     def finish(self, run_id: str, end: RunEnd) -> None:
         """Say how the run ended."""
         body = finish_json(end.status, end.ended_at, end.reason, end.late_reports)
-        _expect_object(self._say("POST", f"runs/{quote(run_id, safe='')}/finish", body))
+        _expect(1, self._say("POST", f"runs/{quote(run_id, safe='')}/finish", body))
 
     def cancel(self) -> None:
         """From any thread: end the exchange that is under way, and begin none any more."""
@@ -170,27 +164,23 @@ def _no_service() -> ServiceAway:
     return ServiceAway("the answer is not one of a telemetry service")
 
 
-def _expect_object(answer: bytes) -> None:
-    """Success is told by a JSON object, or by nothing at all."""
-    if answer:
-        _object(answer)
-
-
-def _object(answer: bytes) -> Mapping[str, object]:
+def _expect(count: int, answer: bytes) -> None:
+    """Success is told by the number of what was received, and by nothing else."""
     try:
-        found = json.loads(answer)
-    except (ValueError, RecursionError):
+        received = Received.model_validate_json(answer).received
+    except ValidationError:
         raise _no_service() from None
-    if not isinstance(found, dict):
-        raise _no_service()
-    return found
+    if received != count:
+        raise ServiceAway(f"the service received another number: {received}, not {count}")
 
 
 def _problem(answer: bytes) -> str:
     """What a problem document (RFC 9457) says, fit for a log; empty where it is none."""
     try:
-        document = _object(answer)
-    except ServiceAway:
+        document = json.loads(answer)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(document, dict):
         return ""
     said = (document.get("detail"), document.get("title"))
     text = next((part for part in said if isinstance(part, str) and part), "")
