@@ -195,7 +195,9 @@ def test_a_killed_server_that_goes_on_delivers_both_attempts(
         assert_same(theirs, ours)
         (run,) = theirs.runs()
         assert run.status == "completed"
-        assert (2, 2) in [(row.round, row.attempt) for row in theirs.rounds(run.run_id)]
+        played = [(row.round, row.attempt) for row in theirs.rounds(run.run_id)]
+        assert (0, 2) in played
+        assert {number for number, _ in played} == {0, 1, 2, 3, 4}
     (path,) = (tmp_path / "runs").glob("*/model.npz")
     assert path.read_bytes() == undisturbed
 
@@ -239,7 +241,8 @@ def test_a_service_that_does_wrong_never_hurts_a_training(
         assert time.monotonic() - began < 60
         assert model == undisturbed
         assert float(server.wait_for(r"longest call (\S+) s").group(1)) < BARRIER_S
-        assert server.log.count("WARNING telemetry (delivery)") == 1, server.log
+        waits = fault in ("hang", "drip")  # longer than the training takes
+        assert server.log.count("WARNING telemetry (delivery)") == (0 if waits else 1), server.log
         assert "not with the telemetry service" in server.log
         double.always = None
         done = flush(tmp_path, double.url)
