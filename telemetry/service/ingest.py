@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,8 @@ TOGETHER: Final = 64
 MAX_WAITING: Final = 512
 """Beyond it senders are told to come again: memory is bounded, and they keep what they have."""
 
+PROBLEM_HOLDS_S: Final = 10.0
+
 
 class Busy(TelemetryError):
     """The writer cannot take more just now, or the service is going away."""
@@ -38,19 +41,30 @@ class _Waiting:
 class Ingest:
     """Writes deliveries in a thread of its own, those that wait together in one transaction."""
 
-    def __init__(self, store: Store, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._monotonic = monotonic
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._waiting = 0  # of the event loop alone
         self._closing = False
         self._problem: str | None = None
+        self._problem_at = 0.0
         self._thread = threading.Thread(target=self._write, name="telemetry-ingest", daemon=True)
 
     @property
     def problem(self) -> str | None:
-        """Why the last write failed; None if it did not."""
-        return self._problem
+        """Why the last write failed; None if it did not, or that is `PROBLEM_HOLDS_S` ago.
+
+        For whoever is not ready gets no deliveries, and would never learn that they can be written.
+        """
+        fresh = self._monotonic() - self._problem_at < PROBLEM_HOLDS_S
+        return self._problem if fresh else None
 
     def start(self) -> None:
         """Begin to write."""
@@ -114,6 +128,7 @@ class Ingest:
         elif not broken and self._problem is not None:
             logger.info("deliveries are written again")
         self._problem = broken[0].problem if broken else None
+        self._problem_at = self._monotonic()
         return came_to
 
 

@@ -99,7 +99,8 @@ def create_service(
     )
     app.include_router(write_router(ingest, access), prefix=API)
     app.include_router(read_router(store, access), prefix=API)
-    app.include_router(page_router(collector.views, access))
-    app.include_router(login_router(access))
+    # For people: no part of the interface that is described.
+    app.include_router(page_router(collector.views, access), include_in_schema=False)
+    app.include_router(login_router(access), include_in_schema=False)
     describe(app)
     return app

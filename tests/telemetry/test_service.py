@@ -139,7 +139,8 @@ def test_pages_hold_everything_once(begun: TestClient, store: Store):
         assert len(whole[name]) == count
         assert whole["next"] is None
         for limit in (1, 2, count):
-            found, cursor = [], None
+            found: list[Any] = []
+            cursor = None
             while cursor is not None or not found:
                 params = {"limit": str(limit)} | ({"cursor": cursor} if cursor else {})
                 page = begun.get(path, params=params).json()

@@ -38,6 +38,10 @@ _ReportCursor: Final = TypeAdapter(
     ]
 )
 
+_EXPORTED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {form.media_type: {} for form in FORMATS.values()}}
+}
+
 
 class Run(BaseModel):
     """A run: ``run`` are its facts, the totals are sums over its closed rounds."""
@@ -118,7 +122,7 @@ def read_router(store: Store, access: ApiAccess) -> APIRouter:
         ]
         return _page("reports", items, after)
 
-    @router.get("/runs/{run_id}/export")
+    @router.get("/runs/{run_id}/export", response_class=StreamingResponse, responses=_EXPORTED)
     async def get_export(
         run_id: RunIdPath,
         format_name: Annotated[

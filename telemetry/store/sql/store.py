@@ -237,14 +237,22 @@ class SqlStore:
                 yield broken
                 continue
             try:
-                with self._writing() as connection:
-                    taken = self._take(connection, delivery, now)
+                taken = self._deliver_one(delivery, now)
             except TelemetryError as error:
                 # The database, not the delivery: the others would only wait for it in turn.
                 broken = error if type(error) is StoreError else None
                 yield error
             else:
                 yield taken
+
+    def _deliver_one(self, delivery: Delivery, now: datetime) -> int:
+        try:
+            return self._deliver_together([delivery], now)[0]
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+        # Another service stored the same in between: now it is seen.
+        return self._deliver_together([delivery], now)[0]
 
     def _take(self, connection: Connection, delivery: Delivery, now: datetime) -> int:
         try:
