@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
@@ -127,11 +128,90 @@ def test_a_training_arrives_whole(
     server, model = trained(tmp_path / "server", telemetry__service_url=service.url)
     assert model == undisturbed
     assert "not with the telemetry service" not in server.log
+    assert "HTTP Request" not in server.log, "httpx tells of every exchange"
     theirs, ours = both(tmp_path / "server", service.store_url)
     with closing(theirs), closing(ours):
         assert_same(theirs, ours)
     done = flush(tmp_path / "server", service.url)
     assert (done.returncode, done.stdout.split()[0]) == (0, "0"), done.stderr
+
+
+def scraped(url: str) -> str:
+    """``/metrics`` as text."""
+    with urllib.request.urlopen(url) as answer:  # noqa: S310 - of this test
+        text: str = answer.read().decode()
+    return text
+
+
+@pytest.mark.slow
+def test_the_service_is_the_one_source_of_a_run(tmp_path: Path, service: ServiceProcess) -> None:
+    """The FL server's /metrics shows that nothing waits, and no run; the service's shows the run."""
+    options: dict[str, Any] = {
+        "telemetry__service_url": service.url,
+        "telemetry__http__linger_s": 60,
+    }
+    with ServerProcess(tmp_path, 2, **(OPTIONS | options)) as server, ExitStack() as stack:
+        play(server, stack)
+        server.wait_for("stays up")
+        waiting = re.compile(r"^fl_telemetry_undelivered_rounds (\S+)$", re.MULTILINE)
+
+        def nothing_waits() -> bool:
+            found = waiting.search(scraped(server.metrics_url))
+            return found is not None and float(found.group(1)) == 0
+
+        wait_until(nothing_waits)
+        here = scraped(server.metrics_url)
+        assert "fl_telemetry_oldest_undelivered_seconds" in here
+        assert "run_id=" not in here
+        there = scraped(f"{service.url}/metrics")
+        assert re.search(r'fl_rounds_total{run_id="[^"]+",status="completed"} 4', there), there
+        server.signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+
+
+def service_token(service: ServiceProcess, folder: Path, label: str) -> Path:
+    """A file with a new write token of the service."""
+    command = ["telemetry", "tokens", "create", "--label", label, "--scope", "write"]
+    made = subprocess.run(
+        [sys.executable, "-m", "fedserver", *command, "--store", service.store_url],
+        cwd=folder,
+        env=ENVIRON,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    path = folder / f"{label}.token"
+    path.write_text(made.stdout)
+    return path
+
+
+@pytest.mark.slow
+def test_runs_belong_to_the_token_that_delivered_them(
+    tmp_path: Path, service: ServiceProcess
+) -> None:
+    """Without a token nothing is taken; another writer's delivery of the same run is refused."""
+    mine, other = (service_token(service, tmp_path, label) for label in ("mine", "other"))
+    time.sleep(2)  # a running service knows of a token after a second
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+        with closing(open_store(f"sqlite:///{folder / 'telemetry.db'}")) as ours:
+            record(ours)
+            ours.release(make_run().run_id, OWNER)
+    nothing = flush(folders[0], service.url, "--timeout", "0")
+    assert nothing.returncode == 1
+    assert "answered 401" in nothing.stderr
+    done = flush(folders[0], service.url, "--token-file", str(mine))
+    assert (done.returncode, done.stdout.split()[0]) == (0, "4"), done.stderr
+    refused = flush(folders[1], service.url, "--token-file", str(other))
+    assert refused.returncode == 1
+    assert "answered 404" in refused.stderr
+    for token in (mine, other):
+        assert token.read_text().strip() not in nothing.stderr + done.stderr + refused.stderr
+    theirs, ours = both(folders[0], service.store_url)
+    with closing(theirs), closing(ours):
+        assert_same(theirs, ours)
 
 
 DIES = """
