@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from re import compile as pattern
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
@@ -140,6 +141,7 @@ def take_run(body: bytes, run_id: str) -> RunInfo:
 def take_rounds(body: bytes, run_id: str) -> tuple[RoundRecord, ...]:
     """The rounds in a body for ``run_id``. Raises `BadBody`."""
     rounds = _parsed(RoundsBody, body).rounds
+    suspect = b"\\u" in body or any(look.search(body) for look in _SUSPECT)
     for place, record in enumerate(rounds):
         where = f"rounds.{place}"
         _same_run(record.run_id, run_id, f"{where}.run_id")
@@ -147,7 +149,8 @@ def take_rounds(body: bytes, run_id: str) -> tuple[RoundRecord, ...]:
             raise BadBody(f"{where}.noise", "stays in the store of the server that added it")
         if not record.client_rows:
             raise BadBody(f"{where}.client_rows", _ROWS_NEEDED)
-        _check(record, where)
+        if suspect:
+            _check(record, where)
         if problem := rules.impossible(record):
             raise BadBody(where, problem)
         _check_names(record.train_metrics, f"{where}.train_metrics")
@@ -179,6 +182,20 @@ def _same_run(said: str, wanted: str, member: str) -> None:
     if said != wanted:
         raise BadBody(member, "is not the run of the address")
 
+
+# What `_check` refuses looks like one of these in JSON: an escape, which may stand for anything; ten
+# digits before a point; an exponent of two digits; a year from before 1970 or after 9000. Looking for
+# them takes a part of the time of the check, which walks every value of every row.
+_SUSPECT: Final = tuple(
+    map(
+        pattern,
+        (
+            rb'[:,\[\s"]-?\d{10}',
+            rb"[:,\[\s]-?\d[\d.]*[eE]\+?\d\d",
+            rb'"(?:0\d{3}|1[0-8]\d\d|19[0-6]\d|9\d{3})-',
+        ),
+    )
+)
 
 # Numbers that the database would keep in 32 bits.
 _NUMBERS: Final = frozenset(

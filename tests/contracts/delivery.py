@@ -147,8 +147,9 @@ class DeliveryContract:
     def test_a_new_attempt_after_the_end_takes_the_run_up(self, begun: Store):
         """As the server did, which then ends it once more."""
         deliver(begun, the_rounds(make_round(0), make_round(1)), the_end("interrupted", 3))
-        late = make_round(2)  # of the first attempt: it only came late
-        assert deliver(begun, the_rounds(late)) == [1]
+        # Of the first attempt: they only came late, one begun after the server's last sign of life.
+        late = make_round(2), make_round(4, started_at=at(3.1), ended_at=at(3.2))
+        assert deliver(begun, the_rounds(*late)) == [2]
         assert begun.run(RUN_ID).status == "interrupted"
         again = make_round(0, attempt=2, started_at=at(4), ended_at=at(5))
         assert deliver(begun, the_rounds(again)) == [1]

@@ -210,6 +210,9 @@ BAD_ROUNDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "negative": (lambda r: r["laps"][0].update(energy_kwh=-1.0), "rounds.0.laps.0.energy_kwh"),
     "huge": (lambda r: r["laps"][0].update(energy_kwh=1e300), "rounds.0.laps.0.energy_kwh"),
     "64 bits": (lambda r: r.update(connected=2**64), "rounds.0.connected"),
+    "64 bits below": (lambda r: r["participants"][0].update(examples=2**53), "rounds.0.participants.0.examples"),
+    "far": (lambda r: r.update(ended_at="9999-12-31T23:59:59-14:00"), "rounds.0.ended_at"),
+    "far, as seconds": (lambda r: r.update(ended_at="253402300799000"), "rounds.0.ended_at"),
     "32 bits": (lambda r: r.update(round=2**31), "rounds.0.round"),
     "fraction": (lambda r: r.update(round=1.5), "rounds.0.round"),
     "NUL": (lambda r: r["reports"][0].update(tracker="a\0b"), "rounds.0.reports.0.tracker"),
@@ -235,6 +238,28 @@ def test_a_round_that_cannot_be_one_is_refused_by_its_member(
     change, field = BAD_ROUNDS[kind]
     refused(post(begun, f"{RUN}/rounds", altered(change)), 422, field)
     assert not list(store.rounds(RUN_ID, closed_only=False))
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (b"60.0", b"6e+91"),
+        (b"60.0", b"6.0E91"),
+        (b"60.0", b"-0.0e00,\"phase\":\"wait\",\"wall_s\":1e99"),
+        (b"60.0", b"1" + b"0" * 95),
+        (b"2026-01-02T03:05:05Z", b"0001-01-01T00:00:00+14:00"),
+        (b"2026-01-02T03:05:05Z", b"\\u0030001-01-01T00:00:00+14:00"),
+        (b"2026-01-02T03:05:05Z", b"-62135596800"),
+        (b"c-6b86b273", b"c\\u0000"),
+    ],
+)  # fmt: skip
+def test_no_spelling_of_a_value_that_cannot_be_kept_gets_through(
+    begun: TestClient, said: bytes, meant: bytes
+):
+    """However a number, a time or a character is written in JSON."""
+    body = json.dumps(examples.ROUNDS).encode()
+    assert said in body
+    refused(post(begun, f"{RUN}/rounds", body.replace(said, meant, 1)), 422)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Update, func, insert, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, func, insert, select, update
 
 from telemetry.domain import RoundRecord, RunTotals
 from telemetry.errors import EndConflict, RunExists, RunNotFound, RunPruned
@@ -15,7 +15,12 @@ from telemetry.store.deliveries import SERVICE, DeliveredEnd, DeliveredRounds, D
 from telemetry.store.sql import mapping, queries, tables
 
 _RUNS = tables.runs.c
-_STATE = select(_RUNS.writer, _RUNS.status, _RUNS.ended_at, _RUNS.reason, _RUNS.pruned_at)
+_STATE = (
+    select(_RUNS.writer, _RUNS.status, _RUNS.ended_at, _RUNS.reason, _RUNS.pruned_at)
+    .where(_RUNS.run_id == bindparam("of_run"))
+    .with_for_update()
+)
+_HEARD = update(tables.runs).where(_RUNS.run_id == bindparam("of_run"))
 
 
 def take_run(connection: Connection, delivery: DeliveredRun, now: datetime) -> int:
@@ -100,7 +105,7 @@ def _add_late_reports(connection: Connection, delivery: DeliveredEnd) -> int:
 
 def _locked(connection: Connection, run_id: str, writer: str) -> Row[*tuple[Any, ...]]:
     """The state of a writer's run, locked against other writers."""
-    found = connection.execute(_STATE.where(_RUNS.run_id == run_id).with_for_update()).first()
+    found = connection.execute(_STATE, {"of_run": run_id}).first()
     if found is None or found.writer != writer:
         raise RunNotFound(run_id, (), SERVICE)
     return found
@@ -108,7 +113,7 @@ def _locked(connection: Connection, run_id: str, writer: str) -> Row[*tuple[Any,
 
 def _heard(connection: Connection, run_id: str, now: datetime) -> None:
     """The run's server lives: a delivery is its word."""
-    connection.execute(_update(run_id).values(last_seen_at=now))
+    connection.execute(_HEARD, {"of_run": run_id, "last_seen_at": now})
 
 
 def _update(run_id: str) -> Update:

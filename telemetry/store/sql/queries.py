@@ -6,7 +6,20 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, Table, and_, case, false, func, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from telemetry.domain import Owner
 from telemetry.store.base import LEASE_EXPIRES_S
@@ -86,9 +99,12 @@ def deleted(run_id: str) -> Query:
     return select(deleted_runs.c.deleted_at).where(deleted_runs.c.run_id == run_id)
 
 
-def totals_of(run_id: str) -> Query:
-    """A run's totals alone."""
-    return select(*_TOTALS).where(run_totals.c.run_id == run_id)
+TOTALS: Final = select(*_TOTALS).where(run_totals.c.run_id == bindparam("of_run"))
+"""A run's totals alone."""
+STORE_TOTALS: Final = update(run_totals).where(run_totals.c.run_id == bindparam("of_run"))
+"""Executed with the totals' columns, too."""
+STATUS: Final = select(runs.c.status).where(runs.c.run_id == bindparam("of_run"))
+"""A run's status alone."""
 
 
 def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
@@ -123,9 +139,18 @@ def of_round(table: Table, key: RoundKey) -> ColumnElement[bool]:
     return and_(table.c.run_id == run_id, table.c.round == number, table.c.attempt == attempt)
 
 
-def revision(key: RoundKey) -> Query:
-    """(revision, closed) of a stored round."""
-    return select(rounds.c.revision, rounds.c.closed).where(of_round(rounds, key))
+REVISION: Final = select(rounds.c.revision, rounds.c.closed).where(
+    rounds.c.run_id == bindparam("run_id"),
+    rounds.c.round == bindparam("round"),
+    rounds.c.attempt == bindparam("attempt"),
+)
+"""(revision, closed) of a stored round. Built once, as the three below: asked for every round that is
+stored, and building a statement takes longer than the database needs for it."""
+
+
+def key_of(key: RoundKey) -> dict[str, Any]:
+    """What `REVISION` is executed with."""
+    return dict(zip(("run_id", "round", "attempt"), key, strict=True))
 
 
 def round_row(key: RoundKey) -> Query:

@@ -322,7 +322,7 @@ class SqlStore:
         key = record.run_id, record.round, record.attempt
         if problem := rules.impossible(record):
             raise ValueRefused(self._url, f"round {record.round} of run {key[0]} {problem}")
-        stored = connection.execute(queries.revision(key)).first()
+        stored = connection.execute(queries.REVISION, queries.key_of(key)).first()
         if stored is not None and not _replaces(connection, record, *stored):
             return False
         self._put(connection, record, replaces=stored is not None)
@@ -365,7 +365,10 @@ class SqlStore:
             record = None if key is None else _load_round(connection, key)
             if record is None:
                 self._require_run(connection, run_id)
-                if key is not None and connection.execute(queries.revision(key)).first():
+                if (
+                    key is not None
+                    and connection.execute(queries.REVISION, queries.key_of(key)).first()
+                ):
                     raise RowsNotKept(run_id)
                 raise rules.no_such_round(self._url, run_id, round_number, attempt)
         return record
@@ -487,14 +490,13 @@ def _insert_run(connection: Connection, info: RunInfo, owner: Owner, now: dateti
 
 
 def _load_totals(connection: Connection, run_id: str) -> RunTotals:
-    values: RowMapping = connection.execute(queries.totals_of(run_id)).mappings().one()
+    values: RowMapping = connection.execute(queries.TOTALS, {"of_run": run_id}).mappings().one()
     return mapping.totals_from_values(values)
 
 
 def _store_totals(connection: Connection, run_id: str, totals: RunTotals) -> None:
     values: dict[str, Any] = mapping.values_from_totals(totals)
-    where = tables.run_totals.c.run_id == run_id
-    connection.execute(update(tables.run_totals).where(where).values(values))
+    connection.execute(queries.STORE_TOTALS, {**values, "of_run": run_id})
 
 
 def _load_run(connection: Connection, run_id: str) -> StoredRun:
@@ -503,9 +505,9 @@ def _load_run(connection: Connection, run_id: str) -> StoredRun:
 
 def _seal(connection: Connection, run_id: str) -> None:
     """Write the seal of a run that has ended; of one that runs, nothing."""
-    of_run = tables.runs.c.run_id == run_id
-    if connection.execute(select(tables.runs.c.status).where(of_run)).scalar_one() == "running":
+    if connection.execute(queries.STATUS, {"of_run": run_id}).scalar_one() == "running":
         return
+    of_run = tables.runs.c.run_id == run_id
     rows = connection.execute(queries.rounds_of(run_id, closed_only=True))
     summaries = (mapping.summary_from_row(tuple(row)) for row in rows)
     seal = rules.sealed(_load_run(connection, run_id), summaries)
