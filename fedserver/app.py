@@ -37,8 +37,15 @@ from fedserver.config import ServerConfig, load_config
 from fedserver.errors import ConfigError, Problem
 from fedserver.logs import set_up_logging
 from fedserver.loop import LoopResult, run_rounds
-from fedserver.preparing import bind_http, check, check_output, initial_model, open_the_store
-from fedserver.running import closing_of, finish_as_failed, log_round
+from fedserver.preparing import (
+    bind_http,
+    check,
+    check_output,
+    initial_model,
+    open_the_store,
+    sender_of,
+)
+from fedserver.running import closing_of, end_sending, finish_as_failed, log_round
 from fedserver.transport import NoInitialModel, SuperLinkGrid, TooFewClients
 from telemetry.errors import TelemetryError
 
@@ -102,12 +109,16 @@ def train(config: ServerConfig, grid: Grid) -> LoopResult:
         )
         bridge = Bridge(recorder)
         bridge.emissions = strategy
-        http = bind_http(config, store, recorder)
+        sender = sender_of(config, store, recorder)
+        http = bind_http(config, store, recorder, sender=sender)
         stack.callback(http.stop)
         http.start()
         check(recorder.start, TelemetryError, "telemetry.database_url")
         atexit.register(recorder.finish, "interrupted")  # Flower ends the process on a signal
         stack.callback(recorder.release)
+        if sender is not None:
+            stack.callback(end_sending, sender)
+            sender.start()
         stack.push(finish_as_failed(recorder))
         run_id = recorder.run.run_id
         logger.info("run %s (%s); metrics at %s/metrics", run_id, config.run_name, http.url)

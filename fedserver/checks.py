@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from typing import Final
+from urllib.parse import urlsplit
 
 from fedserver.errors import ConfigError, Problem
 from fedserver.options import ServerConfig, TlsFiles, split_address
@@ -139,6 +140,44 @@ def _one_port_each(config: ServerConfig) -> Findings:
         yield "telemetry.http.port", f"{port} is the port of server.address too"
 
 
+def _service(config: ServerConfig) -> Findings:
+    telemetry = config.telemetry
+    tokens = {
+        "telemetry.service_token": telemetry.service_token,
+        "telemetry.service_token_file": telemetry.service_token_file,
+    }
+    given = [path for path, value in tokens.items() if value is not None]
+    if telemetry.service_url is None:
+        for path in given:
+            yield path, "is not read while telemetry.service_url is null"
+        return
+    if len(given) > 1:
+        yield given[1], "telemetry.service_token is given, too: only one can hold"
+        return
+    if not given and not is_loopback(urlsplit(telemetry.service_url).hostname or ""):
+        yield (
+            "telemetry.service_url",
+            (
+                f"{shown('', telemetry.service_url)} is on another machine and needs a token; choices: "
+                "telemetry.service_token_file, telemetry.service_token, or a loopback address"
+            ),
+        )
+    if not telemetry.client_rows:
+        yield (
+            "telemetry.client_rows",
+            (
+                "false cannot be delivered to telemetry.service_url: the service adds up the rows of "
+                "the clients itself and trusts no sums; choices: telemetry.client_rows: true, or "
+                "telemetry.service_url: null"
+            ),
+        )
+    try:
+        telemetry.write_token()
+    except ConfigError as error:
+        for problem in error.problems:
+            yield problem.path, problem.text
+
+
 def _files(config: ServerConfig) -> Findings:
     initial = config.model.initial
     if initial is not None and initial.suffix != ".npz":
@@ -201,6 +240,7 @@ _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
     _open_http,
     _any_host,
     _one_port_each,
+    _service,
     _files,
     _fleet,
     _privacy,
@@ -211,6 +251,7 @@ _CHECKS: Final[tuple[Callable[[ServerConfig], Findings], ...]] = (
 def notes(config: ServerConfig) -> Iterator[str]:
     """What works, but perhaps otherwise than it reads; fit for a warning at start."""
     clients = config.clients
+    yield from _plain_service(config)
     yield from config.strategy.notes(config.cohort.trained_at_least)
     if clients.min_fit > clients.min_available:
         yield (
@@ -221,6 +262,15 @@ def notes(config: ServerConfig) -> Iterator[str]:
         yield (
             f"clients.min_evaluate {clients.min_evaluate}: a round is not evaluated with fewer "
             f"clients, although {clients.needed_to_train} are enough to train"
+        )
+
+
+def _plain_service(config: ServerConfig) -> Iterator[str]:
+    url = urlsplit(config.telemetry.service_url or "")
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        yield (
+            f"telemetry.service_url {config.telemetry.service_url} is not encrypted: whoever is on the "
+            "way can read the token and what is delivered; https:// is"
         )
 
 

@@ -20,6 +20,7 @@ from fedserver.errors import ConfigError, Problem
 from fedserver.runs_cli import runs
 from fedserver.settings import from_pairs
 from fedserver.strategies_cli import strategies
+from fedserver.telemetry_cli import telemetry
 from fedserver.tokens_cli import tokens
 from telemetry.errors import TelemetryError
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(runs, name="runs")
 app.command()(strategies)
 app.add_typer(tokens, name="tokens")
+app.add_typer(telemetry, name="telemetry")
 
 ConfigFile = Annotated[
     Path | None,

@@ -7,7 +7,7 @@ import sys
 from typing import Final, TextIO
 
 _FORMAT: Final = "%(asctime)s %(levelname)-7s %(message)s"
-_QUIET: Final = ("flwr", "grpc", "uvicorn", "codecarbon", "alembic")
+_QUIET: Final = ("flwr", "grpc", "uvicorn", "codecarbon", "alembic", "httpx", "httpcore")
 """Loggers whose everyday lines would bury ours; their warnings are kept."""
 
 

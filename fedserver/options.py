@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fedserver import privacy, strategies
+from fedserver import auth, privacy, strategies
 from fedserver.errors import ConfigError, Problem
 from fedserver.strategies import FedAvgConfig
 from fedserver_hooks.allocation import ServerScope
@@ -92,6 +93,25 @@ def _database_url(value: str) -> str:
     return value
 
 
+def _service_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        parts.port  # noqa: B018 - raises for what is no port
+    except ValueError:
+        raise PydanticCustomError("service_url", "is no URL") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise PydanticCustomError(
+            "service_url", "must be an http:// or https:// URL, as in https://telemetry.example.org"
+        )
+    if "@" in parts.netloc:
+        raise PydanticCustomError(
+            "service_url", "must hold no user or password; the token is telemetry.service_token"
+        )
+    if parts.query or parts.fragment or any(c.isspace() for c in value):
+        raise PydanticCustomError("service_url", "must end with the host, or a path")
+    return value.rstrip("/")
+
+
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -110,8 +130,31 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _bad_token_file(text: str) -> ConfigError:
-    return ConfigError([Problem("telemetry.http.read_token_file", text, "")])
+def _bad_token(path: str, text: str) -> ConfigError:
+    return ConfigError([Problem(path, text, "")])
+
+
+def _one_token(file: Path, path: str) -> str:
+    """The one token that a file holds; ``path`` names the option. Raises `ConfigError`."""
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise _bad_token(path, f"{file} cannot be read: {why}") from None
+    if not token or any(character.isspace() for character in token):
+        raise _bad_token(path, f"{file} must hold one token and nothing else")
+    return token
+
+
+def _api_token(path: str, token: str) -> str:
+    """A token that may be one of the service's; its value is in no message."""
+    if token.startswith(auth.PREFIX):
+        text = "holds a token of FL clients; the service has its own, of fedserver telemetry tokens"
+        raise _bad_token(path, text)
+    if not token.startswith(auth.API_PREFIX) or not (token.isascii() and token.isprintable()):
+        text = f"holds no token of the service: those begin with {auth.API_PREFIX}"
+        raise _bad_token(path, text)
+    return token
 
 
 class ClientsConfig(Section):
@@ -225,21 +268,14 @@ class HttpConfig(Section):
         """
         if self.read_token_file is None:
             return None
-        try:
-            token = self.read_token_file.read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise _bad_token_file(f"{self.read_token_file} cannot be read: {why}") from None
-        if not token or any(character.isspace() for character in token):
-            raise _bad_token_file(f"{self.read_token_file} must hold one token and nothing else")
-        return token
+        return _one_token(self.read_token_file, "telemetry.http.read_token_file")
 
 
 class TelemetryConfig(Section):
     """Where measurements are kept and shown."""
 
     database_url: Annotated[str, AfterValidator(_database_url)] = "sqlite:///telemetry.db"
-    service_url: Text | None = None
+    service_url: Annotated[Text, AfterValidator(_service_url)] | None = None
     service_token: SecretStr | None = None
     service_token_file: File | None = None
     http: HttpConfig = HttpConfig()
@@ -247,6 +283,19 @@ class TelemetryConfig(Section):
     metrics_runs: Annotated[int, Field(ge=0)] = 5
     max_series: Count = 50_000
     client_rows: bool = True
+
+    def write_token(self) -> str | None:
+        """The token that is shown to the service, as it stands here or in its file; None without one.
+
+        Raises:
+            ConfigError: the file cannot be read, or what is there can be no token of the service.
+        """
+        if self.service_token is not None:
+            return _api_token("telemetry.service_token", self.service_token.get_secret_value())
+        if self.service_token_file is None:
+            return None
+        path = "telemetry.service_token_file"
+        return _api_token(path, _one_token(self.service_token_file, path))
 
 
 class ServerConfig(Section):
@@ -289,9 +338,6 @@ SECRETS = frozenset({"telemetry.service_token"})
 """Options whose value is never shown."""
 
 NOT_YET: dict[str, tuple[object, ...]] = {
-    "telemetry.service_url": (None,),
-    "telemetry.service_token": (None,),
-    "telemetry.service_token_file": (None,),
     "telemetry.max_series": (50_000,),
 }
 """The values that work in this version, of options that announce a later one."""

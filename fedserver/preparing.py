@@ -25,8 +25,10 @@ from telemetry.domain import utc_now
 from telemetry.errors import HttpAddressError, StoreError
 from telemetry.exporters.prometheus import EmissionsCollector, metrics_registry
 from telemetry.lease import is_alive
+from telemetry.sender import Sender, SendingFacts
 from telemetry.service.app import create_app
 from telemetry.service.server import EmbeddedHttp
+from telemetry.service_client import ServiceClient
 from telemetry.store import Store, open_store
 
 logger = logging.getLogger(__name__)
@@ -109,15 +111,33 @@ def certificates_of(config: ServerConfig) -> Certificates | None:
     return loaded.authority, loaded.certificate, loaded.key
 
 
+def sender_of(config: ServerConfig, store: Store, recorder: RoundRecorder) -> Sender | None:
+    """Who delivers to the service, not yet started; None where there is no service."""
+    url = config.telemetry.service_url
+    if url is None:
+        return None
+    client = ServiceClient(url, config.telemetry.write_token())
+    return Sender(store, client, recorder.owner, recorder.failures)
+
+
 def bind_http(
-    config: ServerConfig, store: Store, recorder: RoundRecorder, refusals: Counter | None = None
+    config: ServerConfig,
+    store: Store,
+    recorder: RoundRecorder,
+    refusals: Counter | None = None,
+    *,
+    sender: Sender | None = None,
 ) -> EmbeddedHttp:
-    """The server of ``/metrics`` and the page, which holds its port already."""
+    """The server of ``/metrics`` and the page, which holds its port already.
+
+    Where a sender delivers the runs, the service shows their metrics.
+    """
     http = config.telemetry.http
     collector = EmissionsCollector(
         store,
         recorder.owner,
-        facts=recorder,
+        facts=recorder if sender is None else SendingFacts(recorder, sender),
+        serves_runs=sender is None,
         max_runs=config.telemetry.metrics_runs,
         max_rounds=config.telemetry.metrics_rounds,
     )

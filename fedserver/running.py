@@ -30,6 +30,7 @@ from fedserver.preparing import (
     gate_of,
     initial_model,
     open_the_store,
+    sender_of,
 )
 from fedserver.resuming import Resumed, find_resumable, folder_of, saver
 from fedserver.transport import (
@@ -46,6 +47,7 @@ from fedserver_hooks.meter import Meter
 from fedserver_hooks.recorder import RoundRecorder
 from telemetry.domain import RoundRecord, RunStatus
 from telemetry.errors import TelemetryError
+from telemetry.sender import Sender
 from telemetry.service.app import auth_failures_counter
 from telemetry.store import Store
 
@@ -61,6 +63,10 @@ FINAL_WRITE_S: Final = 2.0
 """How long an ordinary end waits for the store once more, after lingering."""
 SIGNAL_WRITE_S: Final = 1.0
 """How long an end by a signal waits for the store: the process is gone within two seconds."""
+FINAL_SEND_S: Final = 5.0
+"""How long an ordinary end waits for the telemetry service, after lingering."""
+HURRIED_SEND_S: Final = 0.3
+STOP_SENDING_S: Final = 0.3
 
 
 class StopSignal:
@@ -166,9 +172,13 @@ def run_server(
             TelemetryError,
             "emissions",
         )
-        http = bind_http(config, store, server.recorder, refusals)
+        sender = sender_of(config, store, server.recorder)
+        http = bind_http(config, store, server.recorder, refusals, sender=sender)
         check(server.recorder.start, TelemetryError, "telemetry.database_url")
         stack.callback(_let_go, config, server)
+        if sender is not None:
+            stack.callback(end_sending, sender, lambda: stop.is_set)
+            sender.start()
         stack.push(finish_as_failed(server.recorder))
         stack.callback(http.stop)
         http.start()
@@ -325,6 +335,22 @@ def _let_go(config: ServerConfig, server: Server) -> None:
         else:
             logger.warning("%d round(s) are kept in %s for the next start", len(rounds), path)
     recorder.release()
+
+
+def end_sending(sender: Sender, hurried: Callable[[], bool] = lambda: False) -> None:
+    """Deliver the rest if that is quickly done, and say what has to wait for somebody else."""
+    if hurried():
+        sender.drain(HURRIED_SEND_S)
+    else:
+        sender.drain(FINAL_SEND_S, unless=hurried)
+    sender.stop(STOP_SENDING_S)
+    left = sender.backlog()
+    if left.oldest_at is not None:
+        logger.warning(
+            "%d round(s), or how a run ended, are not with the telemetry service: the next start "
+            "delivers them, or fedserver telemetry flush",
+            left.rounds,
+        )
 
 
 def _log_how_to_resume(config: ServerConfig, run_id: str) -> None:

@@ -446,6 +446,11 @@ class RoundRecorder:
         return self._writer.undelivered_rounds
 
     @property
+    def oldest_undelivered_s(self) -> float | None:
+        """None: only with a service is there an age to tell."""
+        return None
+
+    @property
     def overhead_s(self) -> float:
         """Seconds of the training's own time that telemetry took so far."""
         with self._overhead_lock:

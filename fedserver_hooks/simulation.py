@@ -22,17 +22,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import fsum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedserver_hooks.budget import BudgetWatch
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.strategy import EmissionsStrategy
 from fedserver_hooks.wire import RECORD_KEY
 from telemetry.domain import GRAMS_PER_KG
 from telemetry.reports import WIRE_SCHEMA
+
+if TYPE_CHECKING:
+    from fedserver_hooks.allocation import ServerScope
+    from telemetry.store import Store
 
 CPU_TIME_KEY: Final = "emissions-cpu-time"
 _CPU_TIME_FIELD: Final = "cpu_time_s"
@@ -67,16 +72,33 @@ class SimulationStrategy(EmissionsStrategy):
         self,
         strategy: Strategy,
         recorder: RoundRecorder,
+        budget: BudgetWatch | None = None,
         *,
         busy_s: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``busy_s``: CPU seconds of everybody since the machine's start; ``clock``: epoch seconds."""
-        super().__init__(strategy, recorder)
+        super().__init__(strategy, recorder, budget)
         self._busy_s = busy_s or _machine_busy_s
         self._clock = clock
         self._begun: _Instant | None = None
         self._warned = False
+
+    @classmethod
+    def wrap(
+        cls,
+        strategy: Strategy,
+        store: str | Store = "sqlite:///telemetry.db",
+        country: str | None = None,
+        run_name: str | None = None,
+        *,
+        server_scope: ServerScope = "machine",
+        budget_kg: float | None = None,
+    ) -> EmissionsStrategy:
+        """`EmissionsStrategy.wrap`, of the whole machine even in a container with limits."""
+        return super().wrap(
+            strategy, store, country, run_name, server_scope=server_scope, budget_kg=budget_kg
+        )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -8,10 +8,16 @@ TelemetryError
 ├─ RunExists(ValueError)         a run of that id is stored already, with other facts
 ├─ RunNotResumable(ValueError)  a run that goes on, or is complete, cannot be taken up again
 ├─ RoundConflict(ValueError)     a closed round was written again with other content
+├─ EndConflict(ValueError)       a completed run was ended again otherwise
+├─ RunPruned(ValueError)         of the run only its totals are kept; it takes no more rounds
+├─ BadTokenFact(ValueError)      a label or scope that no token of the HTTP interface can have
 ├─ InvalidFactor(ValueError)     a number that no intensity, PUE or network factor can be
 ├─ HttpAddressError(OSError)     the HTTP address cannot be used; says why
 ├─ OpenAddress(ValueError)       an HTTP address that others can reach needs a read token
+├─ ServiceAway                   the service does not answer as it should; a later try may help
+├─ DeliveryRefused               the service will not have what was delivered; no other try will help
 └─ StoreError                    the store could not be read or written
+   ├─ ValueRefused               a value that the database cannot keep; no other try will help
    ├─ SchemaOutdated             an older schema; names the command to run
    └─ SchemaUnknown              a newer or foreign schema; never touched
 """
@@ -92,6 +98,27 @@ class RoundConflict(TelemetryError, ValueError):
         )
 
 
+class EndConflict(TelemetryError, ValueError):
+    """A completed run stays completed; this word would have ended it otherwise."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.run_id = run_id
+        self.status = status
+        super().__init__(f"run {run_id} is {status} and was ended again otherwise")
+
+
+class RunPruned(TelemetryError, ValueError):
+    """The run's rounds were deleted on purpose, so none can be compared or added."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id} was pruned: only its totals are kept")
+
+
+class BadTokenFact(TelemetryError, ValueError):
+    """What was asked for cannot be a token of the HTTP interface; the text says why."""
+
+
 class InvalidFactor(TelemetryError, ValueError):
     """A number that cannot be the factor ``name``; it has to be from ``least`` to ``most``."""
 
@@ -115,11 +142,32 @@ class HttpAddressError(TelemetryError, OSError):
 
 
 class OpenAddress(TelemetryError, ValueError):
-    """Other machines could read what is served on ``host``, and no read token protects it."""
+    """Other machines could read what is served on ``host``, and no token protects it."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, remedy: str = "set a read token") -> None:
         self.host = host
-        super().__init__(f"HTTP on {host} can be reached from other machines: set a read token")
+        super().__init__(f"HTTP on {host} can be reached from other machines: {remedy}")
+
+
+class ServiceAway(TelemetryError):
+    """The telemetry service cannot be reached, or does not answer as one; try again later.
+
+    ``retry_after_s`` is what it asked for, seconds; None where it did not.
+    """
+
+    def __init__(self, problem: str, *, retry_after_s: float | None = None) -> None:
+        self.problem = problem
+        self.retry_after_s = retry_after_s
+        super().__init__(problem)
+
+
+class DeliveryRefused(TelemetryError):
+    """The telemetry service answered with a 4xx ``status``: the same again would be refused again."""
+
+    def __init__(self, status: int, problem: str) -> None:
+        self.status = status
+        self.problem = problem
+        super().__init__(f"the service answered {status}: {problem}")
 
 
 class StoreError(TelemetryError):
@@ -129,6 +177,10 @@ class StoreError(TelemetryError):
         self.url = url
         self.problem = problem
         super().__init__(f"telemetry store {url}: {problem}")
+
+
+class ValueRefused(StoreError):
+    """The database cannot keep a value, such as a sum beyond 64 bits."""
 
 
 class SchemaOutdated(StoreError):

@@ -10,6 +10,7 @@ codecarbon gives them, energies kWh at the meter (before PUE).
 
 from __future__ import annotations
 
+from telemetry.domain.delivery import PendingRound, PendingRun, RunEnd
 from telemetry.domain.estimates import communication_kg
 from telemetry.domain.evidence import canonical_json, sha256_of
 from telemetry.domain.parts import (
@@ -75,6 +76,8 @@ __all__ = [
     "Outcome",
     "Owner",
     "ParticipantRecord",
+    "PendingRound",
+    "PendingRun",
     "Phase",
     "Record",
     "RejectionReason",
@@ -83,6 +86,7 @@ __all__ = [
     "RoundRecord",
     "RoundStatus",
     "RoundSummary",
+    "RunEnd",
     "RunId",
     "RunInfo",
     "RunStatus",

@@ -173,6 +173,10 @@ class StoredRun:
     totals: RunTotals
     sha256: str | None = None
     """Seal of an ended run (`telemetry.digest.run_sha256`); None while it runs."""
+    writer: str | None = None
+    """Whose token delivers it to a service; None where the server itself writes the store."""
+    pruned_at: datetime | None = None
+    """When its rounds were deleted and only its totals kept."""
 
     @property
     def run_id(self) -> str:

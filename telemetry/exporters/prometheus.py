@@ -41,7 +41,14 @@ DEFAULT_ROUNDS: Final = 200
 DISTRIBUTION: Final = "fedserver-telemetry"
 
 ERRORS_HELP: Final = "Failures of telemetry by stage; training goes on through all of them."
-UNDELIVERED_HELP: Final = "Rounds that are not in the store yet, and those lost for good."
+UNDELIVERED_HELP: Final = (
+    "Rounds that are not in the store yet, or not with the service where one is set, and those lost "
+    "for good."
+)
+OLDEST_HELP: Final = (
+    "Seconds for which the oldest round, or end of a run, has waited to be acknowledged by the "
+    "service; absent where none is set."
+)
 OVERHEAD_HELP: Final = "Seconds of the training's own time that telemetry took."
 BUILD_HELP: Final = "Version of the program that answers."
 
@@ -56,7 +63,12 @@ class ProcessFacts(Protocol):
 
     @property
     def undelivered_rounds(self) -> int:
-        """Rounds that are not in the store yet, and those lost for good."""
+        """Rounds that are not where they belong yet, and those lost for good."""
+        ...
+
+    @property
+    def oldest_undelivered_s(self) -> float | None:
+        """Seconds for which the oldest has waited for the service; None where none is set."""
         ...
 
     @property
@@ -71,6 +83,8 @@ class EmissionsCollector(Collector):
     ``owner`` is the FL server that answers, which shows its own runs; None is a service, which
     shows every run. A store that fails costs the run metrics of that scrape, a counted error
     (stage ``scrape``) and one line in the log; the process's own metrics are answered always.
+    ``serves_runs`` False leaves the run metrics to the service that the runs are delivered to: two
+    sources would be two series.
     """
 
     def __init__(
@@ -81,6 +95,7 @@ class EmissionsCollector(Collector):
         facts: ProcessFacts | None = None,
         max_runs: int = DEFAULT_RUNS,
         max_rounds: int = DEFAULT_ROUNDS,
+        serves_runs: bool = True,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._store = store
@@ -88,22 +103,25 @@ class EmissionsCollector(Collector):
         self._facts = facts
         self._max_runs = max_runs
         self._max_rounds = max_rounds
+        self._families = FAMILIES if serves_runs else ()
         self._clock = clock
         self._failures = Failures()
         self._version = _installed_version()
 
     def describe(self) -> Iterable[Metric]:
         """Every family, empty: registering asks the store nothing."""
-        return [*(_empty(family) for family in FAMILIES), *self._process_families()]
+        return [*(_empty(family) for family in self._families), *self._process_families()]
 
     def collect(self) -> Iterable[Metric]:
         """The families with their samples."""
         return [*self._run_families(), *self._process_families()]
 
     def _run_families(self) -> list[Metric]:
+        if not self._families:
+            return []
         try:
             views = self.views()
-            return [_filled(family, views) for family in FAMILIES]
+            return [_filled(family, views) for family in self._families]
         except StoreError as error:
             self._failures.note("scrape", str(error))
         except Exception as error:  # noqa: BLE001 - a scrape is an edge: it answers, whatever failed
@@ -128,6 +146,11 @@ class EmissionsCollector(Collector):
             yield GaugeMetricFamily(
                 "fl_telemetry_undelivered_rounds", UNDELIVERED_HELP, undelivered
             )
+            oldest_s = self._facts.oldest_undelivered_s
+            if oldest_s is not None:
+                yield GaugeMetricFamily(
+                    "fl_telemetry_oldest_undelivered_seconds", OLDEST_HELP, oldest_s
+                )
             overhead_s = self._facts.overhead_s
             yield CounterMetricFamily("fl_telemetry_overhead_seconds", OVERHEAD_HELP, overhead_s)
         yield InfoMetricFamily("fl_build", BUILD_HELP, {"version": self._version})

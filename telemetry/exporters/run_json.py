@@ -56,13 +56,13 @@ def write(store: Store, run_id: str, out: TextIO) -> Notes:
         "status": run.status,
         "reason": run.reason,
         "ended_at": run.ended_at,
-        "run": _members(run.info),
+        "run": public_members(run.info),
         "method": method(run, store.rounds(run_id)),
-        "totals_of_closed_rounds": _counted(run.totals, run.info.tracked),
+        "totals_of_closed_rounds": counted_members(run.totals, run.info.tracked),
     }
     out.write("{\n")
     for name, value in head.items():
-        out.write(f"{_text(name)}: {_text(value)},\n")
+        out.write(f"{json_text(name)}: {json_text(value)},\n")
     out.write('"rounds": [')
     _write_rounds(store, run, out)
     out.write("]\n}\n")
@@ -72,7 +72,7 @@ def write(store: Store, run_id: str, out: TextIO) -> Notes:
 def method(run: StoredRun, rounds: Iterable[RoundSummary]) -> dict[str, Any]:
     """How the figures came about, for a reader who has only this file."""
     found = method_of(run, rounds)
-    return _members(found) | {
+    return public_members(found) | {
         "energy": "kWh at the meter, before PUE",
         "emissions": "kg CO2eq; the server's are energy x PUE x carbon intensity",
         "estimates": "beside the measured total and never in it",
@@ -100,7 +100,7 @@ def _write_rounds(store: Store, run: StoredRun, out: TextIO) -> None:
     reports = _ByRound(store.reports(run.run_id))
     between = "\n"
     for row in chain((first,), rounds):
-        out.write(between + _text(_counted(row, row.tracked))[:-1])
+        out.write(between + json_text(counted_members(row, row.tracked))[:-1])
         key = (row.round, row.attempt)
         _write_list(out, "clients", participants.of(key))
         _write_list(out, "reports", reports.of(key))
@@ -108,16 +108,17 @@ def _write_rounds(store: Store, run: StoredRun, out: TextIO) -> None:
         between = ",\n"
 
 
-def _counted(record: RoundSummary | RunTotals, tracked: bool) -> dict[str, Any]:
-    members = _members(record)
+def counted_members(record: RoundSummary | RunTotals, tracked: bool) -> dict[str, Any]:
+    """A record's fields; counts of reports are unknown where they were thrown away unread."""
+    members = public_members(record)
     return members if tracked else members | dict.fromkeys(TRACKED_ONLY & members.keys())
 
 
 def _write_list(out: TextIO, name: str, items: Iterable[Any]) -> None:
-    out.write(f",\n {_text(name)}: [")
+    out.write(f",\n {json_text(name)}: [")
     between = "\n  "
     for item in items:
-        out.write(between + _text(item))
+        out.write(between + json_text(item))
         between = ",\n  "
     out.write("]")
 
@@ -140,7 +141,8 @@ class _ByRound:
             self._next = next(self._stream, None)
 
 
-def _text(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """A record, or what is made of records, as JSON."""
     return json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False)
 
 
@@ -152,10 +154,10 @@ def _plain(value: Any) -> Any:
         return {"bounds_g": CLIENT_BUCKETS_G, "counts": value.counts, "sum_g": value.sum_g}
     if isinstance(value, Mapping):
         return dict(value)
-    return _members(value)
+    return public_members(value)
 
 
-def _members(record: Any) -> dict[str, Any]:
+def public_members(record: Any) -> dict[str, Any]:
     """A record's fields by name, without those that identify connections and machines."""
     names = (
         [item.name for item in fields(record)]

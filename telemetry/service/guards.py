@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from hmac import compare_digest
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, Protocol
 
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -83,6 +83,31 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class Readers(Protocol):
+    """Who may read: what the page, ``/metrics`` and ``/login`` need to know of tokens."""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether there is a token at all."""
+        ...
+
+    def __call__(self, request: Request) -> None:
+        """Raise 401 unless the request may read, 400 where its address holds a token."""
+        ...
+
+    def check_url(self, request: Request) -> None:
+        """Raise 400 if the address holds a token, right or wrong."""
+        ...
+
+    def admits(self, request: Request) -> bool:
+        """Whether the request may read; nothing is counted."""
+        ...
+
+    def login(self, presented: str) -> str | None:
+        """A new session's id for who presents a token to read; None for others."""
+        ...
 
 
 class ReadAccess:

@@ -32,7 +32,7 @@ class EmbeddedHttp:
     """
 
     def __init__(self, app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._socket = _listen(host, port)
+        self._socket = listen(host, port)
         name = self._socket.getsockname()
         self._socket_name: tuple[str, int] = name[0], name[1]
         self._ready = threading.Event()
@@ -114,7 +114,7 @@ class _Server(uvicorn.Server):
         self._ready.set()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Listening at once, since on Linux two may *bind* one address."""
     if not 0 <= port <= MAX_PORT:  # the resolver would take it modulo 65536
         raise HttpAddressError(host, port, f"a port is a number from 0 to {MAX_PORT}")
@@ -122,8 +122,10 @@ def _listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
         )
-        family, _, _, _, address = found[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        family, _, protocol, _, address = found[0]
+        # With its protocol said: asyncio turns off Nagle's algorithm only where it reads TCP there,
+        # and each answer on a kept connection would wait 40 ms for a delayed acknowledgement.
+        listener = socket.socket(family, socket.SOCK_STREAM, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)

@@ -21,26 +21,31 @@ class Sessions:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._ends: dict[bytes, float] = {}  # by hash: looking one up tells nothing by its timing
+        # By hash: looking one up tells nothing by its timing.
+        self._held: dict[bytes, tuple[float, str]] = {}
 
-    def open(self) -> str:
-        """The id of a new session, for its cookie."""
+    def open(self, holder: str = "") -> str:
+        """The id of a new session of ``holder``, for its cookie."""
         session = token_urlsafe(32)
         now = self._clock()
         with self._lock:
-            self._ends = {key: end for key, end in self._ends.items() if end > now}
-            while len(self._ends) >= MAX_SESSIONS:
-                del self._ends[next(iter(self._ends))]
-            self._ends[_key(session)] = now + LIFETIME_S
+            self._held = {key: held for key, held in self._held.items() if held[0] > now}
+            while len(self._held) >= MAX_SESSIONS:
+                del self._held[next(iter(self._held))]
+            self._held[_key(session)] = now + LIFETIME_S, holder
         return session
 
     def holds(self, session: str | None) -> bool:
         """Whether that id was given out less than `LIFETIME_S` ago."""
+        return self.holder(session) is not None
+
+    def holder(self, session: str | None) -> str | None:
+        """Whose session it is; None where it does not hold."""
         if session is None:
-            return False
+            return None
         with self._lock:
-            end = self._ends.get(_key(session))
-        return end is not None and self._clock() < end
+            end, holder = self._held.get(_key(session), (0.0, ""))
+        return holder if self._clock() < end else None
 
 
 def _key(session: str) -> bytes:

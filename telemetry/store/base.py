@@ -10,6 +10,7 @@ from telemetry.domain import (
     ExposedRun,
     Owner,
     ParticipantRecord,
+    PendingRun,
     ReportRecord,
     RoundRecord,
     RoundSummary,
@@ -17,6 +18,9 @@ from telemetry.domain import (
     RunStatus,
     StoredRun,
 )
+from telemetry.errors import TelemetryError
+from telemetry.store.api_tokens import ApiToken
+from telemetry.store.deliveries import Delivery
 
 LEASE_RENEW_S: Final = 10.0
 """How often an owner says that it is alive."""
@@ -96,7 +100,8 @@ class Store(Protocol):
         Gone: its lease is older than `LEASE_EXPIRES_S`, or ``is_alive(owner)`` is False (the caller
         answers True where it cannot know). ``ended_at`` becomes the last word of the owner. An open
         round is closed with what was last stored, as its next revision: its status stays, but
-        ``running`` becomes ``interrupted``. A live run is never touched.
+        ``running`` becomes ``interrupted``. A live run is never touched, and neither is one that is
+        delivered to a service: its server may live beyond a network that is down, and says the end.
         """
         ...
 
@@ -117,16 +122,62 @@ class Store(Protocol):
         """
         ...
 
+    def prune(self, before: datetime, now: datetime) -> Sequence[str]:
+        """Of runs that ended before then delete the rounds, with all that hangs on them.
+
+        The runs with their totals and seals stay; `StoredRun.pruned_at` says so. Returns their ids.
+        Rounds of such a run raise `RunPruned`.
+        """
+        ...
+
+    # --- of a service ------------------------------------------------------------------------
+
+    def deliver(
+        self, deliveries: Sequence[Delivery], now: datetime
+    ) -> Sequence[int | TelemetryError]:
+        """Store what senders hand over, in one transaction if nothing is wrong with any of it.
+
+        Of each delivery the number of what was news in it (0: all was known), or why nothing of it
+        was stored: `RunNotFound` for an unknown run and for one of another writer, `RunDeleted`,
+        `RunPruned`, and what `start_run` and `record_round` raise. Each delivery is a word of the
+        run's server (``last_seen_at``). Rounds are taken after the run's end, too. A new attempt that
+        began after the end takes up a run that did not complete (`rules.resumes`); such a run may
+        also be ended again otherwise, a completed one may not (`EndConflict`).
+        """
+        ...
+
+    def add_token(self, token: ApiToken) -> None:
+        """Store a token; `BadTokenFact` if one of that label holds or has expired unrevoked."""
+        ...
+
+    def api_tokens(self) -> Sequence[ApiToken]:
+        """Every token ever made, by time of making, revoked ones included."""
+        ...
+
+    def revoke_token(self, label: str, now: datetime) -> None:
+        """Make the label's token invalid; `BadTokenFact` if there is none to revoke."""
+        ...
+
+    # --- reading -----------------------------------------------------------------------------
+
     def runs(self) -> Sequence[StoredRun]:
         """All runs, newest start first."""
+        ...
+
+    def page_of_runs(
+        self, limit: int, start: tuple[datetime, str] | None = None
+    ) -> Sequence[StoredRun]:
+        """At most ``limit`` runs, newest start first, from the run that (started at, id) names on."""
         ...
 
     def run(self, run_id: str) -> StoredRun:
         """One run by its exact id."""
         ...
 
-    def rounds(self, run_id: str, *, closed_only: bool = True) -> Iterator[RoundSummary]:
-        """A run's rounds by (round, attempt), streamed."""
+    def rounds(
+        self, run_id: str, *, closed_only: bool = True, start: tuple[int, int] | None = None
+    ) -> Iterator[RoundSummary]:
+        """A run's rounds by (round, attempt), streamed; those from ``start`` on."""
         ...
 
     def round(self, run_id: str, round_number: int, attempt: int | None = None) -> RoundRecord:
@@ -137,8 +188,13 @@ class Store(Protocol):
         """
         ...
 
-    def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:
-        """(round, attempt, report) of a run's closed rounds by (round, attempt, node, phase), streamed."""
+    def reports(
+        self, run_id: str, *, start: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, int, ReportRecord]]:
+        """(round, attempt, report) of a run's closed rounds by (round, attempt, node, phase), streamed.
+
+        Those of the rounds from ``start``, a (round, attempt), on.
+        """
         ...
 
     def participants(self, run_id: str) -> Iterator[tuple[int, int, ParticipantRecord]]:
@@ -155,6 +211,37 @@ class Store(Protocol):
         with its open round and its last ``max_rounds`` closed rounds (from round 1 on; of several
         attempts the last). Rounds are given for all running runs and the ``max_runs`` last ended.
         """
+        ...
+
+    def check(self) -> None:
+        """Ask the database whether it is there, with this program's schema; `StoreError` if not."""
+        ...
+
+    # --- what a service has acknowledged ------------------------------------------------------
+
+    def undelivered(self, service: str, now: datetime, owner: Owner | None) -> Sequence[PendingRun]:
+        """Runs of which ``service`` has not acknowledged everything: ``owner``'s first, by start.
+
+        Those of ``owner`` and those that no live owner holds, as in `exposed`: whoever lives delivers
+        its own. Runs without ``client_rows`` are left out: a service adds up the rows itself.
+        ``service`` is its URL: what one has acknowledged, another need not have.
+        """
+        ...
+
+    def mark_announced(self, service: str, run_id: str) -> None:
+        """The service knows the run, and that it goes on; what it knew of an end is forgotten."""
+        ...
+
+    def mark_delivered(self, service: str, run_id: str, rounds: Sequence[tuple[int, int]]) -> None:
+        """The service has these closed rounds, by (round, attempt). Again is a no-op."""
+        ...
+
+    def mark_ended(self, service: str, run_id: str, ended_at: datetime) -> None:
+        """The service knows that the run, which was announced to it, ended at that time."""
+        ...
+
+    def forget_delivered(self, service: str, run_id: str) -> None:
+        """The service has lost the run: everything of it is to be delivered again."""
         ...
 
     def close(self) -> None:

@@ -9,7 +9,16 @@ from enum import Enum
 from typing import Any, Final
 
 from telemetry.digest import run_sha256
-from telemetry.domain import Owner, RoundRecord, RoundSummary, RunStatus, StoredRun
+from telemetry.domain import (
+    Owner,
+    PendingRound,
+    PendingRun,
+    RoundRecord,
+    RoundSummary,
+    RunEnd,
+    RunStatus,
+    StoredRun,
+)
 from telemetry.errors import RunNotFound
 from telemetry.store.base import LEASE_EXPIRES_S
 
@@ -94,6 +103,24 @@ def is_gone(run: StoredRun, now: datetime, is_alive: Callable[[Owner], bool]) ->
     return run.owner is None or lease_expired(run.last_seen_at, now) or not is_alive(run.owner)
 
 
+def resumes(
+    status: RunStatus, ended_at: datetime | None, attempts: int, news: Iterable[RoundRecord]
+) -> bool:
+    """Whether rounds that were delivered after a run's end say that it was taken up again.
+
+    Taking a run up begins a new attempt at its set-up: one later than any that is stored, and later
+    than the end. What merely came late does neither.
+    """
+    if ended_at is None or not may_resume(status):
+        return False
+    return any(one.attempt > max(attempts, 1) and one.started_at >= ended_at for one in news)
+
+
+def may_end_again(status: RunStatus) -> bool:
+    """Whether another end of a run may be news: of one that was resumed, or is running."""
+    return status != "completed"
+
+
 def may_resume(status: RunStatus) -> bool:
     """Whether a run of this status can be taken up again."""
     return status not in ("running", "completed")
@@ -133,6 +160,36 @@ def detailed_runs(chosen: Sequence[StoredRun], max_runs: int) -> frozenset[str]:
     ended = [run for run in chosen if run.ended_at is not None]
     running = [run for run in chosen if run.ended_at is None]
     return frozenset(run.run_id for run in [*running, *_last_ended(ended, max_runs)])
+
+
+def deliverable_runs(
+    runs: Iterable[StoredRun], now: datetime, owner: Owner | None
+) -> list[StoredRun]:
+    """The runs that ``owner`` delivers: its own first, then those that nobody holds, by start."""
+    chosen = [
+        run
+        for run in runs
+        if run.info.client_rows
+        and ((owner is not None and run.owner == owner) or _unheld(run, now))
+    ]
+    return sorted(chosen, key=lambda run: (owner is None or run.owner != owner, *_start(run)))
+
+
+def pending_run(
+    run: StoredRun, rounds: Iterable[PendingRound], known_end: datetime | None, *, announced: bool,
+    late_in_rounds: int,
+) -> PendingRun:  # fmt: skip
+    """What is left to tell of a run, of which a service knows that it ended at ``known_end``.
+
+    Where it ended otherwise since, or goes on, it has to be announced again.
+    """
+    end = RunEnd.of(run, late_in_rounds)
+    return PendingRun(
+        run=run,
+        announced=announced and known_end in (None, run.ended_at),
+        rounds=tuple(sorted(rounds, key=lambda pending: pending.closing_order)),
+        end=None if known_end == run.ended_at else end,
+    )
 
 
 def _unheld(run: StoredRun, now: datetime) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from telemetry.digest import run_sha256
-from telemetry.domain import Owner, RoundRecord, RunTotals, StoredRun
+from telemetry.domain import Owner, RoundRecord, RunEnd, RunTotals, StoredRun
 from telemetry.errors import (
     RoundConflict,
     RowsNotKept,
@@ -30,6 +30,7 @@ from telemetry.store.base import LEASE_EXPIRES_S, Store
 from telemetry.testing import OWNER, RUN_ID, START, make_lap, make_report, make_round, make_run
 from tests import strategies
 
+SERVICE = "https://telemetry.example"
 OTHER = Owner(host="test-host", pid=2, token="2.made-up")
 EXPIRED = START + timedelta(seconds=LEASE_EXPIRES_S + 1)
 IN_TIME = START + timedelta(seconds=LEASE_EXPIRES_S)
@@ -730,3 +731,127 @@ class StoreContract:
             store.delete_run(RUN_ID, START)
         assert not isinstance(caught.value, RunDeleted)
         store.start_run(make_run(), OWNER, START)
+
+    # --- what a service has acknowledged -------------------------------------------------------
+
+    def test_everything_of_a_run_is_to_be_delivered_until_it_is_acknowledged(self, started: Store):
+        """The run, its closed rounds, its end; each is gone from the list once it is marked."""
+        started.record_round(make_round(0))
+        started.record_round(make_round(1))
+        started.record_round(make_round(2, closed=False))
+        (pending,) = started.undelivered(SERVICE, START, OWNER)
+        assert (pending.run, pending.announced, pending.end) == (started.run(RUN_ID), False, None)
+        assert [r.key for r in pending.rounds] == [(0, 1), (1, 1)]
+        assert pending.rounds[1].ended_at == make_round(1).ended_at
+
+        started.mark_announced(SERVICE, RUN_ID)
+        started.mark_delivered(SERVICE, RUN_ID, [(0, 1)])
+        started.mark_delivered(SERVICE, RUN_ID, [(0, 1)])
+        (pending,) = started.undelivered(SERVICE, START, OWNER)
+        assert (pending.announced, [r.key for r in pending.rounds]) == (True, [(1, 1)])
+
+        started.mark_delivered(SERVICE, RUN_ID, [(1, 1)])
+        assert started.undelivered(SERVICE, START, OWNER) == []
+        started.record_round(make_round(2, revision=1))
+        assert [r.key for r in started.undelivered(SERVICE, START, OWNER)[0].rounds] == [(2, 1)]
+
+    def test_the_end_is_told_last_and_once(self, started: Store):
+        """With the late reports that are in no round; a round that comes after it is pending again."""
+        late = make_report("1", 0.5, late=True, reported_round=1)
+        started.record_round(make_round(1, clients={"2": 0.5}, reports=(late,)))
+        started.add_late_reports(RUN_ID, 3)
+        started.finish_run(RUN_ID, "failed", at(5), "why")
+        started.mark_announced(SERVICE, RUN_ID)
+        started.mark_delivered(SERVICE, RUN_ID, [(1, 1)])
+        (pending,) = started.undelivered(SERVICE, START, OWNER)
+        assert pending.rounds == ()
+        assert pending.end == RunEnd(status="failed", ended_at=at(5), reason="why", late_reports=3)
+        started.mark_ended(SERVICE, RUN_ID, at(5))
+        assert started.undelivered(SERVICE, START, OWNER) == []
+
+        started.record_round(make_round(2))
+        (pending,) = started.undelivered(SERVICE, START, OWNER)
+        assert (pending.announced, pending.end) == (True, None)
+        assert [r.key for r in pending.rounds] == [(2, 1)]
+        started.mark_delivered(SERVICE, RUN_ID, [(2, 1)])
+        assert started.undelivered(SERVICE, START, OWNER) == []
+
+    def test_the_end_may_be_acknowledged_before_a_round(self, started: Store):
+        """What is left stays on the list."""
+        started.record_round(make_round(1))
+        started.finish_run(RUN_ID, "completed", at(5))
+        started.mark_announced(SERVICE, RUN_ID)
+        started.mark_ended(SERVICE, RUN_ID, at(5))
+        (pending,) = started.undelivered(SERVICE, START, OWNER)
+        assert ([r.key for r in pending.rounds], pending.end) == ([(1, 1)], None)
+
+    def test_a_run_that_goes_on_again_is_announced_again(self, started: Store):
+        """The service knows an end that is none any more, or not the right one."""
+        started.finish_run(RUN_ID, "interrupted", at(5))
+        started.mark_announced(SERVICE, RUN_ID)
+        started.mark_ended(SERVICE, RUN_ID, at(5))
+        started.resume_run(RUN_ID, OWNER, at(6))
+        (pending,) = started.undelivered(SERVICE, at(6), OWNER)
+        assert (pending.announced, pending.end) == (False, None)
+        started.finish_run(RUN_ID, "completed", at(7))
+        (pending,) = started.undelivered(SERVICE, at(7), OWNER)
+        assert pending.announced is False
+        assert pending.end is not None
+        assert pending.end.status == "completed"
+        started.mark_announced(SERVICE, RUN_ID)
+        started.mark_ended(SERVICE, RUN_ID, at(7))
+        assert started.undelivered(SERVICE, at(7), OWNER) == []
+
+    def test_what_one_service_has_another_has_not(self, started: Store):
+        """And what a service has lost is to be delivered again, to it alone."""
+        started.record_round(make_round(1))
+        for service in (SERVICE, "https://other.example"):
+            started.mark_announced(service, RUN_ID)
+            started.mark_delivered(service, RUN_ID, [(1, 1)])
+        started.forget_delivered(SERVICE, RUN_ID)
+        (pending,) = started.undelivered(SERVICE, START, OWNER)
+        assert (pending.announced, [r.key for r in pending.rounds]) == (False, [(1, 1)])
+        assert started.undelivered("https://other.example", START, OWNER) == []
+
+    def test_everybody_delivers_their_own_runs_and_those_that_nobody_holds(self, started: Store):
+        """Own runs first; another's only when its lease has expired or it was released."""
+        ended_run(started, "run-of-nobody", -10)
+        started.start_run(make_run("run-of-other"), OTHER, EXPIRED)
+        ids = [p.run_id for p in started.undelivered(SERVICE, EXPIRED, OWNER)]
+        assert ids == [RUN_ID, "run-of-nobody"]
+        ids = [p.run_id for p in started.undelivered(SERVICE, IN_TIME, OTHER)]
+        assert ids == ["run-of-other", "run-of-nobody"]
+        ids = [p.run_id for p in started.undelivered(SERVICE, EXPIRED, None)]
+        assert ids == ["run-of-nobody", RUN_ID]
+
+    def test_rounds_are_delivered_in_the_order_in_which_they_were_closed(self, started: Store):
+        """Attempts come where they were made; a clock that was set back changes nothing."""
+        started.record_round(make_round(1))
+        started.record_round(make_round(3))
+        back = {"started_at": at(-60), "ended_at": at(-59)}
+        started.record_round(make_round(0, attempt=2, **back))
+        started.record_round(make_round(2, **back))
+        (pending,) = started.undelivered(SERVICE, START, OWNER)
+        assert [r.key for r in pending.rounds] == [(1, 1), (3, 1), (0, 2), (2, 1)]
+
+    def test_runs_without_rows_of_clients_are_not_delivered(self, store: Store):
+        """A service adds up the rows itself."""
+        store.start_run(make_run(client_rows=False), OWNER, START)
+        store.record_round(make_round(1, client_rows=False))
+        assert store.undelivered(SERVICE, START, OWNER) == []
+
+    def test_a_deleted_run_is_not_delivered(self, started: Store):
+        """What was marked goes with it."""
+        ended_run(started, "run-b", 1)
+        started.mark_announced(SERVICE, "run-b")
+        started.mark_delivered(SERVICE, "run-b", [(1, 1)])
+        started.delete_run("run-b", at(3))
+        assert [p.run_id for p in started.undelivered(SERVICE, START, OWNER)] == [RUN_ID]
+        for mark in (
+            lambda: started.mark_announced(SERVICE, "run-b"),
+            lambda: started.mark_delivered(SERVICE, "run-b", [(1, 1)]),
+            lambda: started.mark_ended(SERVICE, "run-b", START),
+            lambda: started.forget_delivered(SERVICE, "run-b"),
+        ):
+            with pytest.raises(RunDeleted):
+                mark()

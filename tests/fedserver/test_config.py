@@ -14,8 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedserver import keys, options
+from fedserver.checks import contradictions
 from fedserver.config import ConfigError, LoadedConfig, describe, load_config
 from fedserver.errors import Problem
+from fedserver.options import ServerConfig, TelemetryConfig
+from fedserver.sources import Layer
 from fedserver.strategies import STRATEGIES, StrategyConfig, choice, names
 from fedserver.templates import server_yaml
 from fedserver_hooks.allocation import ScopeUnavailable, ServerScope
@@ -438,9 +441,6 @@ telemetry: {client_rows: false}
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("telemetry.service_url", "https://example.org"),
-        ("telemetry.service_token", SECRET),
-        ("telemetry.service_token_file", "t"),
         ("telemetry.max_series", 10),
     ],
 )
@@ -694,3 +694,95 @@ def test_a_second_strategy_is_chosen_by_name() -> None:
     assert type(adapter.validate_python({"name": "FedAvg"})) is FedAvgConfig
     with pytest.raises(ValidationError):
         adapter.validate_python({"name": "FedAvg", "mu": 0.5})
+
+
+# --- the telemetry service -----------------------------------------------------------------------
+
+SERVICE = "telemetry: {service_url: 'https://telemetry.example.org/fl/', "
+API_TOKEN = "flt_made-up-for-tests"
+
+
+def test_a_service_has_a_url_and_a_token(load: Load, tmp_path: Path) -> None:
+    """In the file, the environment or a file of its own; it is never shown."""
+    (tmp_path / "token").write_text(f"{API_TOKEN}\n")
+    loaded = load(SERVICE + "service_token_file: token}")
+    assert loaded.config.telemetry.service_url == "https://telemetry.example.org/fl"
+    assert loaded.config.telemetry.write_token() == API_TOKEN
+    variables = {"FEDSERVER_TELEMETRY__SERVICE_TOKEN": API_TOKEN}
+    loaded = load(SERVICE + "}", variables)
+    assert loaded.config.telemetry.write_token() == API_TOKEN
+    assert API_TOKEN not in "\n".join(describe(loaded))
+    assert API_TOKEN not in repr(loaded.config)
+    here = load("telemetry: {service_url: 'http://127.0.0.1:9465'}").config.telemetry
+    assert here.write_token() is None
+    assert load(None).config.telemetry.write_token() is None
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("telemetry.example.org", "must be an http:// or https:// URL"),
+        ("ftp://telemetry.example.org", "must be an http:// or https:// URL"),
+        ("https://", "must be an http:// or https:// URL"),
+        ("https://a:b@telemetry.example.org", "must hold no user or password"),
+        ("https://telemetry.example.org/?token=x", "must end with the host, or a path"),
+        ("https://telemetry.example.org:port", "is no URL"),
+        ("https://[::1", "is no URL"),
+    ],
+)
+def test_a_service_url_that_cannot_be_is_refused(load: Load, url: str, says: str) -> None:
+    """With what is wrong with it."""
+    said = refusal(load, None, {}, {"telemetry.service_url": url})
+    assert said.startswith("telemetry.service_url: ")
+    assert says in said
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "says"),
+    [
+        (SERVICE + "}", "telemetry.service_url", "is on another machine and needs a token"),
+        (
+            f"telemetry: {{service_token: {API_TOKEN}}}",
+            "telemetry.service_token",
+            "is not read while telemetry.service_url is null",
+        ),
+        (
+            SERVICE + f"service_token: {API_TOKEN}, service_token_file: token}}",
+            "telemetry.service_token_file",
+            "only one can hold",
+        ),
+        (
+            SERVICE + "service_token_file: nowhere}",
+            "telemetry.service_token_file",
+            "cannot be read",
+        ),
+        (SERVICE + "service_token: flc_abc}", "telemetry.service_token", "a token of FL clients"),
+        (SERVICE + f"service_token: {SECRET}}}", "telemetry.service_token", "begin with flt_"),
+        (SERVICE + "service_token: 'flt_a\tb'}", "telemetry.service_token", "begin with flt_"),
+    ],
+)
+def test_what_a_service_needs_is_told_before_the_start(
+    load: Load, text: str, path: str, says: str
+) -> None:
+    """The key and what to do; never the token."""
+    said = refusal(load, text)
+    assert said.startswith(f"{path}: ")
+    assert says in said
+    assert SECRET not in said
+    assert API_TOKEN not in said
+
+
+def test_without_rows_of_clients_nothing_can_be_delivered() -> None:
+    """The service adds up the rows: a server that keeps none is refused, with both ways out."""
+    telemetry = TelemetryConfig(service_url="http://127.0.0.1:9465", client_rows=False)
+    problems = list(contradictions(ServerConfig(telemetry=telemetry), Layer({})))
+    (found,) = [p for p in problems if p.path == "telemetry.client_rows"]
+    assert "choices: telemetry.client_rows: true, or telemetry.service_url: null" in found.text
+
+
+def test_a_service_that_is_not_encrypted_is_warned_of(load: Load) -> None:
+    """Unless it is on this machine."""
+    text = "telemetry: {service_url: 'http://telemetry:9465', service_token: flt_x}"
+    assert any("is not encrypted" in note for note in load(text).notes)
+    loopback = "telemetry: {service_url: 'http://localhost:9465', service_token: flt_x}"
+    assert not any("is not encrypted" in note for note in load(loopback).notes)

@@ -246,7 +246,9 @@ class Bomb(InMemoryStore):
         """Raises what no store may."""
         raise ZeroDivisionError
 
-    def rounds(self, run_id: str, *, closed_only: bool = True) -> Iterator[RoundSummary]:
+    def rounds(
+        self, run_id: str, *, closed_only: bool = True, start: tuple[int, int] | None = None
+    ) -> Iterator[RoundSummary]:
         """Likewise."""
         raise ZeroDivisionError
 

@@ -83,6 +83,14 @@ def test_the_machines_energy_is_split_by_cpu_time() -> None:
     assert record.outcomes == {"reported": 3}
 
 
+def test_the_two_line_form_is_of_the_whole_machine_and_may_have_a_budget() -> None:
+    """In a container with limits, too: a share could not be split over clients."""
+    strategy = SimulationStrategy.wrap(averaging(), InMemoryStore(), "ESP", budget_kg=1.0)
+    assert isinstance(strategy, SimulationStrategy)
+    assert strategy.recorder.meter.scope == "machine"
+    assert strategy.budget is not None
+
+
 @pytest.mark.parametrize("clients", [1, 4, 16, 1000])
 def test_however_many_clients_the_total_is_the_machines(clients: int) -> None:
     """Each takes the same CPU time; together they and the server are what the one meter showed."""

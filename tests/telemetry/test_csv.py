@@ -328,9 +328,11 @@ class StoreThatBreaks(InMemoryStore):
         self.after = after
         self.handed_out = 0
 
-    def rounds(self, run_id: str, *, closed_only: bool = True) -> Iterator[RoundSummary]:
+    def rounds(
+        self, run_id: str, *, closed_only: bool = True, start: tuple[int, int] | None = None
+    ) -> Iterator[RoundSummary]:
         """As the store, but only so many."""
-        for row in super().rounds(run_id, closed_only=closed_only):
+        for row in super().rounds(run_id, closed_only=closed_only, start=start):
             if self.handed_out >= self.after:
                 raise StoreError(self.url, "the disk is gone")
             self.handed_out += 1

@@ -114,6 +114,7 @@ class Facts:
 
     errors: dict[str, int] = field(default_factory=dict)
     undelivered_rounds: int = 0
+    oldest_undelivered_s: float | None = None
     overhead_s: float = 0.0
 
 

@@ -21,6 +21,7 @@ from telemetry.store import BACKENDS, Store, open_store
 from telemetry.store.sql.store import SqlStore
 from telemetry.testing import START, make_round, make_run
 from tests import strategies
+from tests.contracts.delivery import DeliveryContract
 from tests.contracts.store import StoreContract
 
 KINDS = ("memory", "sqlite", "postgresql")
@@ -59,6 +60,10 @@ class TestStore(StoreContract):
     """The contract, over all of them."""
 
 
+class TestDelivery(DeliveryContract):
+    """What a service needs of them."""
+
+
 RUN_IDS = st.sampled_from(["run-a", "run-b"])
 MINUTES = st.integers(0, 3).map(lambda minutes: START + timedelta(minutes=minutes))
 OWNERS = strategies.owners()
@@ -75,6 +80,7 @@ ROUNDS = st.builds(
     server_kwh=st.sampled_from([None, 0.25]),
     clients=st.sampled_from([{}, {"1": 0.5}, {"1": "missing"}, {"1": "negative", "2": 0.0}]),
 )
+SERVICES = st.sampled_from(["https://one.example", "https://two.example"])
 STEPS = st.one_of(
     st.tuples(st.just("record_round"), ROUNDS),
     st.tuples(st.just("record_round"), ROUNDS),
@@ -83,6 +89,11 @@ STEPS = st.one_of(
     st.tuples(st.just("release"), RUN_IDS, OWNERS),
     st.tuples(st.just("mark_interrupted"), MINUTES, st.just(lambda owner: owner.pid != 2)),
     st.tuples(st.just("add_late_reports"), RUN_IDS, NUMBERS),
+    st.tuples(st.just("mark_announced"), SERVICES, RUN_IDS),
+    st.tuples(st.just("mark_ended"), SERVICES, RUN_IDS, MINUTES),
+    st.tuples(st.just("resume_run"), RUN_IDS, OWNERS, MINUTES),
+    st.tuples(st.just("forget_delivered"), SERVICES, RUN_IDS),
+    st.tuples(st.just("deliver_first"), SERVICES),
 )
 
 
@@ -92,10 +103,20 @@ LOOKS = st.tuples(MINUTES, st.none() | OWNERS, NUMBERS)
 def done(store: Store, step: tuple[Any, ...]) -> Any:
     """What a method returns, or which error it raises."""
     name, *arguments = step
+    if name == "deliver_first":
+        return deliver_first(store, *arguments)
     try:
         return getattr(store, name)(*arguments)
     except TelemetryError as error:
         return type(error)
+
+
+def deliver_first(store: Store, service: str) -> Any:
+    """Acknowledge the first round of each run that waits for it."""
+    found = store.undelivered(service, START, None)
+    for pending in found:
+        store.mark_delivered(service, pending.run_id, [r.key for r in pending.rounds[:1]])
+    return found
 
 
 def everything(store: Store, now: datetime, owner: Owner | None, limit: int) -> list[Any]:
@@ -103,6 +124,8 @@ def everything(store: Store, now: datetime, owner: Owner | None, limit: int) -> 
     return [
         store.runs(),
         store.exposed(now, owner, max_runs=limit, max_rounds=limit),
+        store.undelivered("https://one.example", now, owner),
+        store.undelivered("https://two.example", now, owner),
         *(list(store.rounds(run.run_id, closed_only=False)) for run in store.runs()),
         *(list(store.reports(run.run_id)) for run in store.runs()),
         *(list(store.participants(run.run_id)) for run in store.runs()),

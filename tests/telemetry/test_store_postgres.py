@@ -28,7 +28,8 @@ from sqlalchemy import (
 
 from telemetry.domain import Owner
 from telemetry.errors import RunExists, SchemaOutdated, SchemaUnknown, StoreError
-from telemetry.store import open_store
+from telemetry.store import Store, open_store
+from telemetry.store.deliveries import DeliveredRun
 from telemetry.store.sql.bulk import COPY_FROM_ROWS
 from telemetry.store.sql.postgres import grant_reading, make_engine, open_postgres, parse
 from telemetry.store.sql.schema import REVISION, VERSION_TABLE, Migrations
@@ -368,3 +369,22 @@ def test_sqlalchemy_without_psycopg_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setattr("telemetry.store.sql.postgres.create_engine", without)
     with pytest.raises(StoreError, match=r"fedserver-telemetry\[postgres\]"):
         open_store("postgresql://host/database")
+
+
+def test_services_that_are_told_of_the_same_runs_at_once_agree(postgres_url: str):
+    """Each run is news to one of them, and no delivery fails."""
+    with (
+        closing(open_store(postgres_url)) as one,
+        closing(open_store(postgres_url)) as other,
+        closing(open_store(postgres_url)) as third,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        for turn in range(12):
+            runs = [DeliveredRun(writer="a", info=make_run(f"run-{turn}-{n}")) for n in range(6)]
+            batches = [[[run] for run in runs], [runs], [runs[:3], runs[3:]]]
+
+            def told(store: Store, parts: list[list[DeliveredRun]]) -> list[Any]:
+                return [news for part in parts for news in store.deliver(part, START)]
+
+            came_to = list(pool.map(told, (one, other, third), batches))
+            assert [sum(news) for news in zip(*came_to, strict=True)] == [1] * 6

@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from telemetry.service.guards import ReadAccess
+from telemetry.service.guards import Readers
 from telemetry.service.html import document, text
 from telemetry.service.sessions import COOKIE, LIFETIME_S
 
@@ -19,7 +19,7 @@ MAX_FIELDS: Final = 8
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
 
 
-def login_router(readers: ReadAccess) -> APIRouter:
+def login_router(readers: Readers) -> APIRouter:
     """The form and what it is sent to; without a read token both lead to the page."""
     router = APIRouter()
 

@@ -20,7 +20,7 @@ from telemetry.exporters.samples import (
     metrics_of,
     sensor,
 )
-from telemetry.service.guards import ReadAccess, wants_html
+from telemetry.service.guards import Readers, wants_html
 from telemetry.service.html import document, figure, text
 from telemetry.writer import Failures
 
@@ -33,7 +33,7 @@ Views = Callable[[], Sequence[RunView]]
 """What a page shows, oldest start first: `EmissionsCollector.views`."""
 
 
-def page_router(views: Views, readers: ReadAccess) -> APIRouter:
+def page_router(views: Views, readers: Readers) -> APIRouter:
     """The route; a browser that may not read is led to the form."""
     router = APIRouter()
     failures = Failures()

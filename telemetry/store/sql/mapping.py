@@ -236,7 +236,9 @@ def histogram_from_text(text: str) -> Histogram:
 _INFO_SCALARS: Final = tuple(
     name for name in RunInfo.model_fields if name not in ("factors", "metric_names", "software")
 )
-_STATE: Final = ("status", "reason", "ended_at", "owner", "last_seen_at", "sha256")
+_STATE: Final = (
+    "status", "reason", "ended_at", "owner", "last_seen_at", "sha256", "writer", "pruned_at",
+)  # fmt: skip
 _ROUND_COUNTS: Final[Mapping[RoundStatus, str]] = MappingProxyType(
     {status: f"rounds_{status}" for status in tables.ENDED_STATUSES}
 )

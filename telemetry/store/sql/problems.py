@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
-from telemetry.errors import SchemaUnknown, StoreError
+from telemetry.errors import SchemaUnknown, StoreError, ValueRefused
 
 _NO_DATABASE: Final = "not a database"
 _MEANINGS: Final = (
@@ -43,8 +43,13 @@ def store_errors(url: str) -> Iterator[None]:
     try:
         yield
     except _OF_THE_BACKEND as error:
-        kind = SchemaUnknown if _NO_DATABASE in str(error) else StoreError
-        raise kind(url, meaning(error)) from error
+        raise _kind(error)(url, meaning(error)) from error
+
+
+def _kind(error: BaseException) -> type[StoreError]:
+    if isinstance(error, OverflowError | UnicodeError | DataError):
+        return ValueRefused
+    return SchemaUnknown if _NO_DATABASE in str(error) else StoreError
 
 
 def meaning(error: BaseException) -> str:

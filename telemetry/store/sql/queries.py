@@ -6,7 +6,20 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, Table, and_, case, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from telemetry.domain import Owner
 from telemetry.store.base import LEASE_EXPIRES_S
@@ -16,8 +29,10 @@ from telemetry.store.sql.tables import (
     deleted_runs,
     participants,
     reports,
+    round_deliveries,
     round_noise,
     rounds,
+    run_deliveries,
     run_totals,
     runs,
     training_metrics,
@@ -46,9 +61,31 @@ def all_runs() -> Query:
     return _RUN.order_by(runs.c.started_at.desc(), runs.c.run_id.desc())
 
 
+def page_of_runs(limit: int, start: tuple[datetime, str] | None) -> Query:
+    """Runs with totals from ``start`` on, newest start first."""
+    query = all_runs().limit(limit)
+    if start is None:
+        return query
+    began, run_id = start
+    same = and_(runs.c.started_at == began, runs.c.run_id <= run_id)
+    return query.where(or_(runs.c.started_at < began, same))
+
+
 def running_runs() -> Query:
-    """Runs that have not ended, locked against other writers."""
-    return _RUN.where(runs.c.status == "running").order_by(runs.c.run_id).with_for_update()
+    """Runs that have not ended and that servers write here themselves, locked against others."""
+    here = runs.c.status == "running", runs.c.writer.is_(None)
+    return _RUN.where(*here).order_by(runs.c.run_id).with_for_update()
+
+
+def pruned_at(run_id: str) -> Query:
+    """When a run's rounds were deleted; NULL while they are kept."""
+    return select(runs.c.pruned_at).where(runs.c.run_id == run_id)
+
+
+def to_prune(before: datetime) -> Query:
+    """Ids of runs that ended before then and still have their rounds, locked against others."""
+    old = runs.c.ended_at < before, runs.c.pruned_at.is_(None)
+    return select(runs.c.run_id).where(*old).order_by(runs.c.run_id).with_for_update()
 
 
 def newest_run_ids() -> Query:
@@ -62,9 +99,12 @@ def deleted(run_id: str) -> Query:
     return select(deleted_runs.c.deleted_at).where(deleted_runs.c.run_id == run_id)
 
 
-def totals_of(run_id: str) -> Query:
-    """A run's totals alone."""
-    return select(*_TOTALS).where(run_totals.c.run_id == run_id)
+TOTALS: Final = select(*_TOTALS).where(run_totals.c.run_id == bindparam("of_run"))
+"""A run's totals alone."""
+STORE_TOTALS: Final = update(run_totals).where(run_totals.c.run_id == bindparam("of_run"))
+"""Executed with the totals' columns, too."""
+STATUS: Final = select(runs.c.status).where(runs.c.run_id == bindparam("of_run"))
+"""A run's status alone."""
 
 
 def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
@@ -72,9 +112,7 @@ def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
     oldest_first = _RUN.order_by(runs.c.started_at, runs.c.run_id)
     if owner is None:
         return oldest_first
-    mine = runs.c.owner == str(owner)
-    expired = runs.c.last_seen_at < now - timedelta(seconds=LEASE_EXPIRES_S)
-    unheld = or_(runs.c.owner.is_(None), and_(runs.c.owner != str(owner), expired))
+    mine, unheld = runs.c.owner == str(owner), _unheld(now, owner)
     last_ended = (
         select(runs.c.run_id)
         .where(runs.c.ended_at.is_not(None), unheld)
@@ -82,6 +120,14 @@ def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
         .limit(max_runs)
     )
     return oldest_first.where(or_(mine, runs.c.run_id.in_(last_ended)))
+
+
+def _unheld(now: datetime, owner: Owner | None) -> ColumnElement[bool]:
+    """That no live owner but ``owner`` holds a run."""
+    expired = runs.c.last_seen_at < now - timedelta(seconds=LEASE_EXPIRES_S)
+    if owner is not None:
+        expired = and_(runs.c.owner != str(owner), expired)
+    return or_(runs.c.owner.is_(None), expired)
 
 
 # --- rounds ------------------------------------------------------------------------------------
@@ -93,9 +139,18 @@ def of_round(table: Table, key: RoundKey) -> ColumnElement[bool]:
     return and_(table.c.run_id == run_id, table.c.round == number, table.c.attempt == attempt)
 
 
-def revision(key: RoundKey) -> Query:
-    """(revision, closed) of a stored round."""
-    return select(rounds.c.revision, rounds.c.closed).where(of_round(rounds, key))
+REVISION: Final = select(rounds.c.revision, rounds.c.closed).where(
+    rounds.c.run_id == bindparam("run_id"),
+    rounds.c.round == bindparam("round"),
+    rounds.c.attempt == bindparam("attempt"),
+)
+"""(revision, closed) of a stored round. Built once, as the three below: asked for every round that is
+stored, and building a statement takes longer than the database needs for it."""
+
+
+def key_of(key: RoundKey) -> dict[str, Any]:
+    """What `REVISION` is executed with."""
+    return dict(zip(("run_id", "round", "attempt"), key, strict=True))
 
 
 def round_row(key: RoundKey) -> Query:
@@ -134,18 +189,28 @@ def open_rounds(run_id: str) -> Query:
     return select(*key).where(rounds.c.run_id == run_id, ~rounds.c.closed).order_by(*key)
 
 
-def rounds_of(run_id: str, *, closed_only: bool) -> Query:
-    """A run's rounds, flat, by (round, attempt)."""
-    query = select(*_ROUND).where(rounds.c.run_id == run_id)
+def rounds_of(run_id: str, *, closed_only: bool, start: tuple[int, int] | None = None) -> Query:
+    """A run's rounds from ``start`` on, flat, by (round, attempt)."""
+    query = select(*_ROUND).where(rounds.c.run_id == run_id, _from(rounds, start))
     query = query.where(rounds.c.closed) if closed_only else query
     return query.order_by(rounds.c.round, rounds.c.attempt)
 
 
-def reports_of(run_id: str) -> Query:
-    """(round, attempt, *report) of a run's closed rounds, by key."""
+def _from(table: Table, start: tuple[int, int] | None) -> ColumnElement[bool]:
+    """That a row belongs to the round and attempt ``start``, or to a later one."""
+    if start is None:
+        return true()
+    number, attempt = start
+    same = and_(table.c.round == number, table.c.attempt >= attempt)
+    return or_(table.c.round > number, same)
+
+
+def reports_of(run_id: str, start: tuple[int, int] | None = None) -> Query:
+    """(round, attempt, *report) of a run's closed rounds from ``start`` on, by key."""
     key = reports.c.round, reports.c.attempt
     order = reports.c.node_id, reports.c.phase, reports.c.reported_round
-    return _of_closed(mapping.REPORTS, run_id).order_by(*key, *order)
+    found = _of_closed(mapping.REPORTS, run_id).where(_from(reports, start))
+    return found.order_by(*key, *order)
 
 
 def participants_of(run_id: str) -> Query:
@@ -197,3 +262,70 @@ def exposed_rounds(run_ids: Iterable[str], max_rounds: int) -> Query:
     return (
         select(*_ROUND).join_from(last, rounds, same).where(last.c.round_no <= limit).order_by(*key)
     )
+
+
+# --- what a service has acknowledged -------------------------------------------------------------
+
+
+def deliverable_runs(service: str, now: datetime, owner: Owner | None) -> Query:
+    """Runs with totals that ``owner`` delivers, and of which something may be left to tell.
+
+    With ``known`` (whether the service knows the run) and ``known_end`` (the end that it knows).
+    """
+    told = and_(run_deliveries.c.service == service, run_deliveries.c.run_id == runs.c.run_id)
+    held = _unheld(now, owner)
+    if owner is not None:
+        held = or_(runs.c.owner == str(owner), held)
+    return (
+        _RUN.add_columns(
+            run_deliveries.c.run_id.is_not(None).label("known"),
+            run_deliveries.c.ended_at.label("known_end"),
+        )
+        .outerjoin(run_deliveries, told)
+        .where(
+            runs.c.client_rows, held, func.coalesce(run_deliveries.c.complete, false()).is_(False)
+        )
+    )
+
+
+def delivery_of(service: str, run_id: str) -> Query:
+    """(ended_at) as the service knows it; no row where it does not know the run."""
+    return select(run_deliveries.c.ended_at).where(
+        run_deliveries.c.service == service, run_deliveries.c.run_id == run_id
+    )
+
+
+def pending_rounds(service: str, run_id: str) -> Query:
+    """Fields of `PendingRound` of the closed rounds that the service has not acknowledged."""
+    has = round_deliveries
+    known = (
+        select(has.c.run_id)
+        .where(
+            has.c.service == service,
+            has.c.run_id == rounds.c.run_id,
+            has.c.round == rounds.c.round,
+            has.c.attempt == rounds.c.attempt,
+        )
+        .exists()
+    )
+    return select(
+        rounds.c.round,
+        rounds.c.attempt,
+        rounds.c.ended_at,
+        rounds.c.started_at,
+        rounds.c.cumulative_emissions_kg,
+    ).where(rounds.c.run_id == run_id, rounds.c.closed, rounds.c.client_rows, ~known)
+
+
+def delivered_rounds(service: str, run_id: str) -> Query:
+    """(round, attempt) of what the service has acknowledged of a run."""
+    has = round_deliveries
+    return select(has.c.round, has.c.attempt).where(
+        has.c.service == service, has.c.run_id == run_id
+    )
+
+
+def late_in_rounds(run_id: str) -> Query:
+    """How many late reports stand in a run's closed rounds."""
+    late = func.coalesce(func.sum(rounds.c.reports_late), 0)
+    return select(late).where(rounds.c.run_id == run_id, rounds.c.closed)

@@ -9,15 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, column, inspect, select, table
 
 from telemetry.errors import SchemaUnknown
 
+if TYPE_CHECKING:
+    from alembic.script import Script
+
 VERSION_TABLE: Final = "telemetry_schema"
 """Not Alembic's usual name: another program's database has that one, too."""
-REVISION: Final = "0003"
+REVISION: Final = "0005"
 """The newest revision; stated, so that opening an up-to-date file loads no Alembic."""
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -70,12 +73,24 @@ class Migrations:
         config.set_main_option("version_locations", "\n".join(map(_escaped, self.folders)))
         command.upgrade(config, self.head)
 
+    @staticmethod
+    def revision(connection: Connection) -> str | None:
+        """The revision of a database that is ours."""
+        return _stored_revision(connection)
+
+    def history(self) -> list[tuple[str, str]]:
+        """Every revision, oldest first, with what it brought."""
+        return [(one.revision, one.doc) for one in reversed(self._revisions())]
+
     def _known(self) -> frozenset[str]:
+        return frozenset(revision.revision for revision in self._revisions())
+
+    def _revisions(self) -> list[Script]:
         from alembic.script import ScriptDirectory
 
         folders = [str(folder) for folder in self.folders]
         script = ScriptDirectory(str(_MIGRATIONS), version_locations=folders)
-        return frozenset(revision.revision for revision in script.walk_revisions())
+        return list(script.walk_revisions())
 
 
 SHIPPED: Final = Migrations()

@@ -31,7 +31,7 @@ def open_sqlite(
     url: str, *, create: bool = True, busy_timeout_s: float = 5.0, migrations: Migrations = SHIPPED
 ) -> SqlStore:
     """The store in a file, created or upgraded if need be; see `telemetry.store.open_store`."""
-    path = _path(url)
+    path = path_of(url)
     if not create and not path.exists():
         raise StoreError(url, "there is no such file")
     with store_errors(url), file_lock(path, url, busy_timeout_s):
@@ -45,7 +45,7 @@ def copies_beside(url: str) -> list[Path]:
     """Copies of a SQLite store's file from before upgrades: what was deleted since is in them."""
     if not url.startswith(_PREFIX):
         return []
-    path = _path(url)
+    path = path_of(url)
     return sorted(path.parent.glob(f"{path.name}.before-*"))
 
 
@@ -64,7 +64,8 @@ def make_engine(path: Path, busy_timeout_s: float = 5.0, **options: Any) -> Engi
     return engine
 
 
-def _path(url: str) -> Path:
+def path_of(url: str) -> Path:
+    """The file that a URL names. Raises `StoreError`."""
     name = url.removeprefix(_PREFIX)
     if name == url or name in ("", ":memory:"):
         raise StoreError(url, "needs a file, as in sqlite:///telemetry.db (memory:// needs none)")

@@ -19,6 +19,7 @@ from telemetry.domain import (
     ExposedRun,
     Owner,
     ParticipantRecord,
+    PendingRun,
     ReportRecord,
     RoundRecord,
     RoundSummary,
@@ -35,12 +36,19 @@ from telemetry.errors import (
     RunIsLive,
     RunNotFound,
     RunNotResumable,
+    RunPruned,
+    SchemaOutdated,
     StoreError,
+    TelemetryError,
+    ValueRefused,
 )
 from telemetry.store import rules
-from telemetry.store.sql import mapping, queries, tables
+from telemetry.store.api_tokens import ApiToken
+from telemetry.store.deliveries import DeliveredEnd, DeliveredRounds, DeliveredRun, Delivery
+from telemetry.store.sql import acknowledged, api_tokens, deliveries, mapping, queries, tables
 from telemetry.store.sql.bulk import insert_rows, time_form
 from telemetry.store.sql.problems import store_errors
+from telemetry.store.sql.schema import SHIPPED, State
 
 WRITES: Final = "telemetry_writes"
 """Execution option of a connection that is going to write: where the database wants to know that
@@ -155,6 +163,8 @@ class SqlStore:
         with self._writing() as connection:
             self._lock_run(connection, run_id)
             of_run = tables.runs.c.run_id == run_id
+            if connection.scalar(queries.pruned_at(run_id)) is not None:
+                raise RunPruned(run_id)
             status = connection.execute(select(tables.runs.c.status).where(of_run)).scalar_one()
             if not rules.may_resume(status):
                 raise RunNotResumable(run_id, status)
@@ -162,6 +172,7 @@ class SqlStore:
             again = {"status": "running", "ended_at": None, "reason": None, "sha256": None}
             held = {"owner": str(owner), "last_seen_at": now}
             connection.execute(update(tables.runs).where(of_run).values(again | held))
+            acknowledged.reopen(connection, run_id)
 
     def _close_open_rounds(self, connection: Connection, run_id: str) -> None:
         for number, attempt in connection.execute(queries.open_rounds(run_id)).all():
@@ -198,10 +209,104 @@ class SqlStore:
         if self._forget is not None:
             self._forget()
 
+    def prune(self, before: datetime, now: datetime) -> Sequence[str]:
+        """See `Store.prune`; the rows in the other tables go along (ON DELETE CASCADE)."""
+        with self._writing() as connection:
+            old = connection.execute(queries.to_prune(before)).scalars().all()
+            for run_id in old:
+                connection.execute(delete(tables.rounds).where(tables.rounds.c.run_id == run_id))
+                of_run = tables.runs.c.run_id == run_id
+                connection.execute(update(tables.runs).where(of_run).values(pruned_at=now))
+            return old
+
+    # --- of a service --------------------------------------------------------------------------
+
+    def deliver(self, given: Sequence[Delivery], now: datetime) -> Sequence[int | TelemetryError]:
+        """See `Store.deliver`: one commit for all of it; one by one where something is wrong."""
+        try:
+            return self._deliver_together(given, now)
+        except TelemetryError as error:
+            if len(given) == 1 and not isinstance(error.__cause__, IntegrityError):
+                return [error]
+        return list(self._deliver_singly(given, now))
+
+    def _deliver_together(self, given: Sequence[Delivery], now: datetime) -> Sequence[int]:
+        stored = [0] * len(given)
+        with self._writing() as connection:
+            # By run, as another service does that has some of the same: no two wait for each other.
+            for place in sorted(range(len(given)), key=lambda place: given[place].run_id):
+                stored[place] = self._take(connection, given[place], now)
+        return stored
+
+    def _deliver_singly(
+        self, given: Sequence[Delivery], now: datetime
+    ) -> Iterator[int | TelemetryError]:
+        broken: TelemetryError | None = None
+        for delivery in given:
+            if broken is not None:
+                yield broken
+                continue
+            try:
+                taken = self._deliver_one(delivery, now)
+            except TelemetryError as error:
+                # The database, not the delivery: the others would only wait for it in turn.
+                broken = error if type(error) is StoreError else None
+                yield error
+            else:
+                yield taken
+
+    def _deliver_one(self, delivery: Delivery, now: datetime) -> int:
+        try:
+            return self._deliver_together([delivery], now)[0]
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+        # Another service stored the same in between: now it is seen.
+        return self._deliver_together([delivery], now)[0]
+
+    def _take(self, connection: Connection, delivery: Delivery, now: datetime) -> int:
+        try:
+            match delivery:
+                case DeliveredRun():
+                    self._refuse_deleted(connection, delivery.run_id)
+                    return deliveries.take_run(connection, delivery, now)
+                case DeliveredRounds():
+                    return deliveries.take_rounds(connection, delivery, now, self._record)
+                case DeliveredEnd():
+                    return deliveries.take_end(connection, delivery, now, _seal)
+        except RunNotFound:
+            self._refuse_deleted(connection, delivery.run_id)
+            raise
+
+    def add_token(self, token: ApiToken) -> None:
+        """See `Store.add_token`."""
+        with self._writing() as connection:
+            api_tokens.add(connection, token)
+
+    def api_tokens(self) -> Sequence[ApiToken]:
+        """See `Store.api_tokens`."""
+        with self._reading() as connection:
+            return api_tokens.stored(connection)
+
+    def revoke_token(self, label: str, now: datetime) -> None:
+        """See `Store.revoke_token`."""
+        with self._writing() as connection:
+            api_tokens.revoke(connection, label, now)
+
+    # --- reading runs --------------------------------------------------------------------------
+
     def runs(self) -> Sequence[StoredRun]:
         """See `Store.runs`."""
         with self._reading() as connection:
             found = connection.execute(queries.all_runs()).mappings().all()
+        return [mapping.run_from_values(values) for values in found]
+
+    def page_of_runs(
+        self, limit: int, start: tuple[datetime, str] | None = None
+    ) -> Sequence[StoredRun]:
+        """See `Store.page_of_runs`."""
+        with self._reading() as connection:
+            found = connection.execute(queries.page_of_runs(limit, start)).mappings().all()
         return [mapping.run_from_values(values) for values in found]
 
     def run(self, run_id: str) -> StoredRun:
@@ -216,18 +321,24 @@ class SqlStore:
 
     def record_round(self, record: RoundRecord) -> bool:
         """See `Store.record_round`."""
-        key = record.run_id, record.round, record.attempt
         with self._writing() as connection:
             self._lock_run(connection, record.run_id)
-            if problem := rules.impossible(record):
-                raise StoreError(self._url, f"round {record.round} of run {key[0]} {problem}")
-            stored = connection.execute(queries.revision(key)).first()
-            if stored is not None and not _replaces(connection, record, *stored):
-                return False
-            self._put(connection, record, replaces=stored is not None)
-            if record.closed:
-                _seal(connection, record.run_id)
-            return True
+            if connection.scalar(queries.pruned_at(record.run_id)) is not None:
+                raise RunPruned(record.run_id)
+            return self._record(connection, record)
+
+    def _record(self, connection: Connection, record: RoundRecord) -> bool:
+        """`record_round` of a run that the transaction has locked."""
+        key = record.run_id, record.round, record.attempt
+        if problem := rules.impossible(record):
+            raise ValueRefused(self._url, f"round {record.round} of run {key[0]} {problem}")
+        stored = connection.execute(queries.REVISION, queries.key_of(key)).first()
+        if stored is not None and not _replaces(connection, record, *stored):
+            return False
+        self._put(connection, record, replaces=stored is not None)
+        if record.closed:
+            _seal(connection, record.run_id)
+        return True
 
     def _put(self, connection: Connection, record: RoundRecord, *, replaces: bool) -> None:
         """Store a round that may be stored; a closed one enters the totals."""
@@ -246,10 +357,12 @@ class SqlStore:
             totals = _load_totals(connection, run_id).with_late_reports(count)
             _store_totals(connection, run_id, totals)
 
-    def rounds(self, run_id: str, *, closed_only: bool = True) -> Iterator[RoundSummary]:
+    def rounds(
+        self, run_id: str, *, closed_only: bool = True, start: tuple[int, int] | None = None
+    ) -> Iterator[RoundSummary]:
         """See `Store.rounds`."""
         self.run(run_id)
-        rows = self._stream(queries.rounds_of(run_id, closed_only=closed_only))
+        rows = self._stream(queries.rounds_of(run_id, closed_only=closed_only, start=start))
         return (mapping.summary_from_row(row) for row in rows)
 
     def round(self, run_id: str, round_number: int, attempt: int | None = None) -> RoundRecord:
@@ -262,15 +375,20 @@ class SqlStore:
             record = None if key is None else _load_round(connection, key)
             if record is None:
                 self._require_run(connection, run_id)
-                if key is not None and connection.execute(queries.revision(key)).first():
+                if (
+                    key is not None
+                    and connection.execute(queries.REVISION, queries.key_of(key)).first()
+                ):
                     raise RowsNotKept(run_id)
                 raise rules.no_such_round(self._url, run_id, round_number, attempt)
         return record
 
-    def reports(self, run_id: str) -> Iterator[tuple[int, int, ReportRecord]]:
+    def reports(
+        self, run_id: str, *, start: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, int, ReportRecord]]:
         """See `Store.reports`."""
         self.run(run_id)
-        rows = self._stream(queries.reports_of(run_id))
+        rows = self._stream(queries.reports_of(run_id, start))
         return ((row[0], row[1], mapping.REPORTS.record(row[2:])) for row in rows)
 
     def participants(self, run_id: str) -> Iterator[tuple[int, int, ParticipantRecord]]:
@@ -305,6 +423,43 @@ class SqlStore:
         for row in rows:
             by_run[row[0]].append(mapping.summary_from_row(tuple(row)))
         return [_expose(run, by_run[run.run_id]) for run in chosen]
+
+    def check(self) -> None:
+        """See `Store.check`."""
+        with self._reading() as connection:
+            if SHIPPED.state(connection, self._url) is not State.CURRENT:
+                raise SchemaOutdated(self._url, "has another schema than this program")
+
+    # --- what a service has acknowledged ------------------------------------------------------
+
+    def undelivered(self, service: str, now: datetime, owner: Owner | None) -> Sequence[PendingRun]:
+        """See `Store.undelivered`."""
+        with self._reading() as connection:
+            return acknowledged.pending(connection, service, now, owner)
+
+    def mark_announced(self, service: str, run_id: str) -> None:
+        """See `Store.mark_announced`."""
+        with self._writing() as connection:
+            self._lock_run(connection, run_id)
+            acknowledged.know_end(connection, service, run_id, None)
+
+    def mark_delivered(self, service: str, run_id: str, rounds: Sequence[tuple[int, int]]) -> None:
+        """See `Store.mark_delivered`."""
+        with self._writing() as connection:
+            self._lock_run(connection, run_id)
+            acknowledged.know_rounds(connection, service, run_id, rounds)
+
+    def mark_ended(self, service: str, run_id: str, ended_at: datetime) -> None:
+        """See `Store.mark_ended`."""
+        with self._writing() as connection:
+            self._lock_run(connection, run_id)
+            acknowledged.know_end(connection, service, run_id, ended_at)
+
+    def forget_delivered(self, service: str, run_id: str) -> None:
+        """See `Store.forget_delivered`."""
+        with self._writing() as connection:
+            self._lock_run(connection, run_id)
+            acknowledged.forget(connection, service, run_id)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -345,14 +500,13 @@ def _insert_run(connection: Connection, info: RunInfo, owner: Owner, now: dateti
 
 
 def _load_totals(connection: Connection, run_id: str) -> RunTotals:
-    values: RowMapping = connection.execute(queries.totals_of(run_id)).mappings().one()
+    values: RowMapping = connection.execute(queries.TOTALS, {"of_run": run_id}).mappings().one()
     return mapping.totals_from_values(values)
 
 
 def _store_totals(connection: Connection, run_id: str, totals: RunTotals) -> None:
     values: dict[str, Any] = mapping.values_from_totals(totals)
-    where = tables.run_totals.c.run_id == run_id
-    connection.execute(update(tables.run_totals).where(where).values(values))
+    connection.execute(queries.STORE_TOTALS, {**values, "of_run": run_id})
 
 
 def _load_run(connection: Connection, run_id: str) -> StoredRun:
@@ -361,13 +515,14 @@ def _load_run(connection: Connection, run_id: str) -> StoredRun:
 
 def _seal(connection: Connection, run_id: str) -> None:
     """Write the seal of a run that has ended; of one that runs, nothing."""
-    of_run = tables.runs.c.run_id == run_id
-    if connection.execute(select(tables.runs.c.status).where(of_run)).scalar_one() == "running":
+    if connection.execute(queries.STATUS, {"of_run": run_id}).scalar_one() == "running":
         return
+    of_run = tables.runs.c.run_id == run_id
     rows = connection.execute(queries.rounds_of(run_id, closed_only=True))
     summaries = (mapping.summary_from_row(tuple(row)) for row in rows)
     seal = rules.sealed(_load_run(connection, run_id), summaries)
     connection.execute(update(tables.runs).where(of_run).values(sha256=seal))
+    acknowledged.reopen(connection, run_id)
 
 
 def _counted(connection: Connection, summary: RoundSummary) -> RoundSummary:

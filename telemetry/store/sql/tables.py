@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     false,
+    text,
     true,
 )
 
@@ -160,6 +161,10 @@ runs: Final = Table(
     Column("owner", Text),  # host/pid/token; NULL once released
     Column("last_seen_at", UtcDateTime, nullable=False),
     Column("sha256", Text),  # seal of an ended run; NULL while it runs
+    Column(
+        "writer", Text
+    ),  # whose token delivers the run to a service; NULL where a server writes it
+    Column("pruned_at", UtcDateTime),
     _one_of("status", RunStatus),
     CheckConstraint("(status = 'running') = (ended_at IS NULL)", name="ended"),
     _never_negative("rounds_planned", "server_carbon_intensity_g_per_kwh", "network_kwh_per_gb"),
@@ -361,4 +366,42 @@ deleted_runs: Final = Table(
     Column("run_id", Text, primary_key=True),
     Column("deleted_at", UtcDateTime, nullable=False),
     Column("sha256", Text),  # the seal that the run had: whoever has it can tell what was deleted
+)
+
+# A token itself is nowhere: whoever reads this table learns no secret.
+api_tokens: Final = Table(
+    "api_tokens",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("label", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # words with a space between
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Index(
+        "ix_api_tokens_live_label",
+        "label",
+        unique=True,
+        sqlite_where=text("revoked_at IS NULL"),
+        postgresql_where=text("revoked_at IS NULL"),
+    ),
+)
+
+# What each service that runs are delivered to has acknowledged.
+run_deliveries: Final = Table(
+    "run_deliveries",
+    metadata,
+    Column("service", Text, primary_key=True),  # its URL
+    Column("run_id", Text, ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=True),
+    Column("ended_at", UtcDateTime),  # the end that it knows; NULL while it knows none
+    # That nothing is left to tell; kept, so that the many old runs need not be looked through.
+    Column("complete", Boolean, nullable=False),
+)
+
+round_deliveries: Final = Table(
+    "round_deliveries",
+    metadata,
+    Column("service", Text, primary_key=True),
+    *_key(),
+    _of_round(),
 )

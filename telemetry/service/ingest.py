@@ -1,0 +1,148 @@
+"""The one writer of a service: many deliveries in one commit, answered when they are durable."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from telemetry.domain import utc_now
+from telemetry.errors import StoreError, TelemetryError
+from telemetry.store.base import Store
+from telemetry.store.deliveries import Delivery
+
+logger = logging.getLogger(__name__)
+
+TOGETHER: Final = 64
+"""Deliveries in one transaction."""
+MAX_WAITING: Final = 512
+"""Beyond it senders are told to come again: memory is bounded, and they keep what they have."""
+
+PROBLEM_HOLDS_S: Final = 10.0
+
+
+class Busy(TelemetryError):
+    """The writer cannot take more just now, or the service is going away."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    delivery: Delivery
+    answer: asyncio.Future[int]
+    loop: asyncio.AbstractEventLoop
+
+
+class Ingest:
+    """Writes deliveries in a thread of its own, those that wait together in one transaction."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._monotonic = monotonic
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._waiting = 0  # of the event loop alone
+        self._closing = False
+        self._problem: str | None = None
+        self._problem_at = 0.0
+        self._thread = threading.Thread(target=self._write, name="telemetry-ingest", daemon=True)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last write failed; None if it did not, or that is `PROBLEM_HOLDS_S` ago.
+
+        For whoever is not ready gets no deliveries, and would never learn that they can be written.
+        """
+        fresh = self._monotonic() - self._problem_at < PROBLEM_HOLDS_S
+        return self._problem if fresh else None
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    async def take(self, delivery: Delivery) -> int:
+        """Store a delivery: how much of it was news, once that is durable.
+
+        Raises what `Store.deliver` gives for it, and `Busy`.
+        """
+        if self._closing:
+            raise Busy("the service is going away")
+        if self._waiting >= MAX_WAITING:
+            raise Busy("too many deliveries wait to be written")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[int] = loop.create_future()
+        self._waiting += 1
+        try:
+            self._queue.put(_Waiting(delivery, answer, loop))
+            return await answer
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._closing = True
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _write(self) -> None:
+        going_on = True
+        while going_on:
+            batch, going_on = self._next()
+            if batch:
+                _answer(batch, self._stored([one.delivery for one in batch]))
+
+    def _next(self) -> tuple[list[_Waiting], bool]:
+        """What waits, at least one; False with the last of it."""
+        first = self._queue.get()
+        batch: list[_Waiting] = []
+        while first is not None:
+            batch.append(first)
+            if len(batch) == TOGETHER:
+                return batch, True
+            try:
+                first = self._queue.get_nowait()
+            except Empty:
+                return batch, True
+        return batch, False
+
+    def _stored(self, deliveries: Sequence[Delivery]) -> Sequence[int | TelemetryError]:
+        try:
+            came_to = self._store.deliver(deliveries, self._clock())
+        except Exception as error:
+            logger.exception("deliveries could not be written")
+            came_to = [StoreError(self._store.url, type(error).__name__)] * len(deliveries)
+        broken = [one for one in came_to if type(one) is StoreError]
+        if broken and self._problem is None:
+            logger.error("deliveries cannot be written: %s", broken[0])
+        elif not broken and self._problem is not None:
+            logger.info("deliveries are written again")
+        self._problem = broken[0].problem if broken else None
+        self._problem_at = self._monotonic()
+        return came_to
+
+
+def _answer(batch: Sequence[_Waiting], came_to: Sequence[int | TelemetryError]) -> None:
+    def tell() -> None:
+        for one, what in zip(batch, came_to, strict=True):
+            if one.answer.done():  # whoever waited went away
+                continue
+            if isinstance(what, int):
+                one.answer.set_result(what)
+            else:
+                one.answer.set_exception(what)
+
+    try:
+        batch[0].loop.call_soon_threadsafe(tell)
+    except RuntimeError:  # the loop is closed: nobody waits any more
+        logger.debug("an answer came too late")

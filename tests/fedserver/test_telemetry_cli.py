@@ -1,0 +1,119 @@
+"""``fedserver telemetry …``: what the commands print, and what a user's mistake looks like."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fedserver.cli import main
+from telemetry.domain import utc_now
+from telemetry.store import open_store
+from telemetry.store.sql.schema import REVISION
+from telemetry.testing import OWNER, RUN_ID, START, make_round, make_run
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> tuple[str, str]:
+    """Standard output and error of a command that exits with that code."""
+    with pytest.raises(SystemExit) as ended:
+        main(["telemetry", *arguments])
+    out, err = capsys.readouterr()
+    assert ended.value.code == code, err
+    assert "Traceback" not in err
+    return out, err
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """`serve` sets the process's logging up for itself."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """URL of a store with a run that ended long ago."""
+    found = f"sqlite:///{tmp_path}/telemetry.db"
+    with closing(open_store(found)) as store:
+        store.start_run(make_run(), OWNER, START)
+        store.record_round(make_round(1, clients={"1": 0.5}))
+        store.finish_run(RUN_ID, "completed", utc_now() - timedelta(days=10))
+    return found
+
+
+def test_a_token_is_shown_once_listed_and_revoked(capsys: pytest.CaptureFixture[str], url: str):
+    """The list has its label and scopes and never the token."""
+    make = ("tokens", "create", "--label", "site-a", "--scope", "write", "--scope", "read")
+    token, note = said(capsys, *make, "--store", url)
+    assert token.startswith("flt_")
+    assert "not shown again" in note
+    listed, _ = said(capsys, "tokens", "list", "--store", url)
+    assert "site-a" in listed
+    assert "read write" in listed
+    assert "valid" in listed
+    assert token.strip() not in listed
+    assert "revoke it first" in said(capsys, *make, "--store", url, code=2)[1]
+    said(capsys, "tokens", "revoke", "site-a", "--store", url)
+    assert "revoked" in said(capsys, "tokens", "list", "--store", url)[0]
+    assert "no token" in said(capsys, "tokens", "revoke", "site-a", "--store", url, code=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("tokens", "create", "--label", "a b", "--scope", "read"), "letters, digits"),
+        (("tokens", "create", "--label", "a", "--scope", "all"), "write, read, admin"),
+        (("prune", "--older-than", "6m", "--keep-totals"), "180d"),
+        (("prune", "--older-than", "999999d", "--keep-totals"), "before all times"),
+        (("prune", "--older-than", "180d"), "--keep-totals"),
+        (("migrate", "down"), "up, check or history"),
+        (("migrate", "check", "--reader", "x"), "goes with up"),
+        (("migrate", "up", "--reader", "x"), "only PostgreSQL has roles"),
+        (("serve", "--host", "0.0.0.0", "--port", "0"), "telemetry tokens create"),
+        (("serve", "--host", "192.0.2.1", "--port", "0"), "tokens create"),
+        (("serve", "--port", "70000"), "a port is a number"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], url: str, arguments: tuple[str, ...], words: str
+):
+    """Exit 2, and nothing is changed."""
+    _, err = said(capsys, *arguments, "--store", url, code=2)
+    assert words in err
+    with closing(open_store(url)) as store:
+        assert len(list(store.rounds(RUN_ID))) == 1
+        assert not store.api_tokens()
+
+
+def test_pruning_names_the_runs_and_keeps_their_totals(
+    capsys: pytest.CaptureFixture[str], url: str
+):
+    """Only those that ended so long ago; `runs list` shows them as before."""
+    prune = ("prune", "--keep-totals", "--store", url, "--older-than")
+    assert said(capsys, *prune, "11d")[0] == ""
+    assert said(capsys, *prune, "9d")[0] == f"{RUN_ID}\n"
+    with closing(open_store(url)) as store:
+        assert not list(store.rounds(RUN_ID))
+    with pytest.raises(SystemExit):
+        main(["runs", "list", "--store", url])
+    assert "500.17 " in capsys.readouterr().out
+
+
+def test_migrate_says_where_a_database_stands(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Up makes it, check looks, history marks the place."""
+    store = ("--store", f"sqlite:///{tmp_path}/new.db")
+    assert "no such file" in said(capsys, "migrate", "check", *store, code=2)[1]
+    assert f"schema {REVISION}, upgraded from nothing" in said(capsys, "migrate", *store)[0]
+    assert "is up to date" in said(capsys, "migrate", "up", *store)[0]
+    assert f"schema {REVISION}" in said(capsys, "migrate", "check", *store)[0]
+    assert f"{REVISION}  What the service needs" in said(capsys, "migrate", "history", *store)[0]
+    (tmp_path / "empty.db").touch()
+    empty = f"sqlite:///{tmp_path}/empty.db"
+    assert "nothing yet" in said(capsys, "migrate", "check", "--store", empty, code=1)[0]

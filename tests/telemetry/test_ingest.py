@@ -1,0 +1,105 @@
+"""The service's one writer: what waits is stored together, and answered when it is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from telemetry.errors import RunNotFound, StoreError, TelemetryError
+from telemetry.service import ingest as module
+from telemetry.service.ingest import PROBLEM_HOLDS_S, TOGETHER, Busy, Ingest
+from telemetry.store.deliveries import DeliveredRun, Delivery
+from telemetry.store.memory import InMemoryStore
+from telemetry.testing import make_run
+
+
+class SlowStore(InMemoryStore):
+    """A store whose first write waits until it is let go, and that counts writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        self.sizes: list[int] = []
+        self.fault: Exception | None = None
+
+    def deliver(
+        self, deliveries: Sequence[Delivery], now: datetime
+    ) -> Sequence[int | TelemetryError]:
+        """What the store does, later."""
+        self.sizes.append(len(deliveries))
+        self.entered.set()
+        assert self.go_on.wait(10)
+        if self.fault is not None:
+            raise self.fault
+        return super().deliver(deliveries, now)
+
+
+def a_run(name: str) -> DeliveredRun:
+    """A run of that id."""
+    return DeliveredRun(writer="a", info=make_run(name))
+
+
+def taken(store: SlowStore, count: int, writer: Ingest | None = None) -> list[Any]:
+    """What becomes of so many runs, all but the first handed over while the first is written."""
+
+    async def all_of_them() -> list[Any]:
+        used = writer or Ingest(store)
+        used.start()
+        first = asyncio.create_task(used.take(a_run("run-0")))
+        await asyncio.to_thread(store.entered.wait, 10)
+        others = [asyncio.create_task(used.take(a_run(f"run-{n}"))) for n in range(1, count)]
+        await asyncio.sleep(0)
+        assert not first.done()  # not before it is stored
+        store.go_on.set()
+        came_to = await asyncio.gather(first, *others, return_exceptions=True)
+        await asyncio.to_thread(used.close)
+        with pytest.raises(Busy, match="going away"):
+            await used.take(a_run("too-late"))
+        return came_to
+
+    return asyncio.run(all_of_them())
+
+
+def test_what_waits_is_stored_together():
+    """In batches of a bounded size, each delivery answered."""
+    store = SlowStore()
+    assert taken(store, TOGETHER + 11) == [1] * (TOGETHER + 11)
+    assert store.sizes == [1, TOGETHER, 10]
+    assert len(store.runs()) == TOGETHER + 11
+
+
+def test_too_much_waiting_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """What was taken on is stored all the same."""
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    store = SlowStore()
+    came_to = taken(store, 5)
+    assert [one if isinstance(one, int) else type(one) for one in came_to] == [1, 1, 1, Busy, Busy]
+    assert len(store.runs()) == 3
+
+
+def test_a_fault_of_the_store_is_an_answer_and_the_writer_goes_on():
+    """Whatever is raised; and for a while the writer says that something is wrong."""
+    now = [0.0]
+    store = SlowStore()
+    writer = Ingest(store, monotonic=lambda: now[0])
+    store.fault = RuntimeError("made to fail")
+    assert [type(one) for one in taken(store, 2, writer)] == [StoreError, StoreError]
+    assert writer.problem == "RuntimeError"
+    now[0] = PROBLEM_HOLDS_S
+    assert writer.problem is None
+
+
+def test_one_bad_delivery_is_no_fault_of_the_database():
+    """The writer has no problem, and the others are stored."""
+    store = SlowStore()
+    store.start_run(make_run("run-1"), None, make_run().started_at)  # type: ignore[arg-type]
+    writer = Ingest(store)
+    came_to = taken(store, 3, writer)
+    assert [one if isinstance(one, int) else type(one) for one in came_to] == [1, RunNotFound, 1]
+    assert writer.problem is None
