@@ -80,8 +80,14 @@ def verify_run(store: Store, run_id: str) -> Verification:
     except _UNREADABLE as error:
         broken = (_unreadable("the run", "its record", error),)
         return Verification(run_id=run_id, rounds=0, sha256=None, differences=broken, unverified=())
+    if run.pruned_at is not None and not rounds:
+        gone = (f"the seal and the sums: its rounds were pruned on {run.pruned_at:%Y-%m-%d}",)
+        return Verification(
+            run_id=run_id, rounds=0, sha256=run.sha256, differences=(), unverified=gone
+        )
     unverified: list[str] = []
     differences = [
+        *_pruned(run, rounds),
         *_seal(run, rounds, unverified.append),
         *_rounds(store, rounds, unverified.append),
         *_cumulative(rounds),
@@ -97,6 +103,13 @@ def verify_run(store: Store, run_id: str) -> Verification:
 
 
 Say = Callable[[str], None]
+
+
+def _pruned(run: StoredRun, rounds: Sequence[RoundSummary]) -> Iterator[Difference]:
+    if run.pruned_at is not None and rounds:
+        kept = f"{len(rounds)} rounds are there"
+        when = f"{run.pruned_at:%Y-%m-%d}"
+        yield Difference(where="the run", figure="pruned_at", stored=when, recomputed=kept)
 
 
 # --- the seal ------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def test_a_share_of_the_machine_is_chosen_metered_and_told(tmp_path: Path) -> No
         with ClientProcess(server.address, REPORTS):
             closing = server.wait_for(r"run \S+ completed: (.*)", 60)[1]
         assert server.wait() == 0
-        assert re.search(r"server_scope process: process \(what this process uses of ", server.log)
+        assert re.search(r"figure is of: process \(what this process uses of ", server.log)
     assert re.search(r"; process: \S+ % of the machine; ", closing)
     store = open_store(server.store_url)
     (run,) = store.runs()

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,7 @@ def test_any_course_of_a_run_is_verified(shared: Store, played: list[tuple[str, 
 NOT_FACTS = {
     ("runs", "run_id"),  # then it is another run, of which there are no rounds
     ("runs", "owner"), ("runs", "last_seen_at"),  # whose it was, not what it came to
+    ("runs", "writer"),  # who delivers it
     ("run_totals", "run_id"),  # then the run has no totals and cannot be read
     ("run_totals", "reports_late"),  # more than in the rounds may well be: a test of its own
 }  # fmt: skip
@@ -193,8 +195,8 @@ ROWS = {
     "participants": f"{ROUND} AND position = 0",
     "reports": f"{ROUND} AND position = 1",
 }
-KINDS = {"round_noise", "deleted_runs"}
-"""Tables without a figure: the one is private, the other has nothing left to verify."""
+KINDS = {"round_noise", "deleted_runs", "api_tokens", "run_deliveries", "round_deliveries"}
+"""Tables without a figure: private, of runs that are gone, of who may read, of what was delivered."""
 CELLS = [
     (name, column.name)
     for name in ROWS
@@ -233,7 +235,8 @@ def test_a_changed_cell_is_found(path: Path, name: str, column: str) -> None:
     places = {(difference.where, difference.figure) for difference in found.differences}
     match name:
         case "runs":
-            assert {("the run", "sha256"), ("the run", "its record")} & places
+            told = {"sha256", "its record", "pruned_at"}
+            assert {("the run", figure) for figure in told} & places
         case "run_totals":
             parts = column, column.removesuffix("_energy_kwh"), column.removeprefix("rounds_")
             for where, figure in places:
@@ -364,3 +367,17 @@ def test_rounds_without_rows_rest_on_the_seal(sqlite_url: str) -> None:
     assert found.ok
     assert found.unverified == ("the sums of round 1: no rows of clients are kept",)
     assert not changed(path, "UPDATE rounds SET clients_emissions_kg = 0.5").ok
+
+
+def test_a_pruned_run_is_said_to_be_beyond_verification() -> None:
+    """Its totals and its seal are kept; what they were made of is gone."""
+    with closing(open_store("memory://")) as store:
+        store.start_run(make_run(), OWNER, START)
+        store.record_round(make_round(1, clients={"a": 0.5}))
+        store.finish_run(RUN_ID, "completed", START + timedelta(minutes=3))
+        store.release(RUN_ID, OWNER)
+        later = START + timedelta(days=300)
+        assert store.prune(later, later) == [RUN_ID]
+        found = verify_run(store, RUN_ID)
+        assert (found.ok, found.rounds) == (True, 0)
+        assert "pruned on 2026-10-29" in found.unverified[0]
