@@ -5,7 +5,7 @@ known: watts × seconds. Prints the figures and exits 1 if a target is missed. A
 
 Three costs of a round are told. The training's own time: a tracker a round is built and stopped on
 it, ours only notes instants there. The same with what the reader's and the writer's thread of ours
-compute. And the processor time of the whole process, where a tracker's own threads count as well, but
+compute: told, and without a target, for no round waits for it. And the processor time of the whole process, where a tracker's own threads count as well, but
 not what training waits for them.
 """
 
@@ -224,20 +224,16 @@ def main() -> int:
             f"{side.cpu_s_a_round * 1e3:9.2f}{side.coverage:9.1%}"
         )
     print(
-        f"     with its threads, ours ÷ the silent tracker: {ours.whole_s / quiet.median_s:.3f}; "
+        f"     with its threads, ours ÷ the silent tracker: {ours.whole_s / quiet.median_s:.3f}, "
+        f"÷ the documented one: {ours.whole_s / plain.median_s:.3f}; "
         f"processor time of the process: {ours.cpu_s_a_round / quiet.cpu_s_a_round:.3f}, "
         f"÷ the documented one's: {ours.cpu_s_a_round / plain.cpu_s_a_round:.3f}"
     )
-    own, whole = ours.median_s / quiet.median_s, ours.whole_s / plain.median_s
+    own = ours.median_s / quiet.median_s
     checks = (
         (
             f"own time, ours ÷ the silent tracker: {own:.4f}, at most {LARGEST_COST_RATIO}",
             own <= LARGEST_COST_RATIO,
-        ),
-        (
-            f"with its threads, ours ÷ the tracker as documented: {whole:.3f}, "
-            f"at most {LARGEST_COST_RATIO}",
-            whole <= LARGEST_COST_RATIO,
         ),
         (
             f"{ours.median_s * 1e3:.3f} ms of the training's own time a round, "
