@@ -5,8 +5,8 @@ known: watts × seconds. Prints the figures and exits 1 if a target is missed. A
 
 Three costs of a round are told. The training's own time: a tracker a round is built and stopped on
 it, ours only notes instants there. The same with what the reader's and the writer's thread of ours
-compute: told, and without a target, for no round waits for it. And the processor time of the whole process, where a tracker's own threads count as well, but
-not what training waits for them.
+compute: told, and without a target, for no round waits for it. And the processor time of the whole
+process, where a tracker's own threads count as well, but not what training waits for them.
 """
 
 from __future__ import annotations
