@@ -3,7 +3,8 @@
 ``outcome`` is accepted, late (accepted, but for an earlier round: ``reported_round``) or rejected;
 ``rejection`` and ``rejected_value`` say why and what was sent. ``reported_emissions_kg`` (kg CO2eq)
 and ``reported_energy_kwh`` are the client's own figures; ``counted_…`` are what entered the totals,
-after the reports of one machine were brought down to what one meter would show. A client that sent
+after the reports of one machine were brought down to what one meter would show. ``flags`` are the
+marks of reports that look odd (`telemetry.marks`), comma separated. A client that sent
 no report has no row here: the ``json`` format lists every participant. Neither the connection
 (node) nor the machine of a client is written.
 """
@@ -59,6 +60,7 @@ REPORT_COLUMNS: Final[dict[str, Callable[[ReportRecord], Cell]]] = {
     "tracker": lambda report: neutral(report.tracker),
     "schema_version": lambda report: report.schema_version,
     "dropped_fields": lambda report: neutral(report.dropped_fields),
+    "flags": lambda report: ",".join(report.flags) or None,
 }
 
 COLUMNS: Final = (*RUN_COLUMNS, "round", "attempt", *REPORT_COLUMNS)

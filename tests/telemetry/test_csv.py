@@ -415,3 +415,13 @@ def test_rows_of_clients_that_were_not_kept_are_told(store: Store) -> None:
     (note,) = FORMATS["clients-csv"].write(store, RUN_ID, io.StringIO())
     assert note.startswith("1 of 3 rounds have no rows here")
     assert len(table(store, "clients-csv")) == 1
+
+
+def test_marks_stand_in_the_last_column_of_the_clients(store: Store) -> None:
+    """Of a report that bears none the cell is empty."""
+    odd = make_report("a", 0.5, looks_cumulative=True, outlier=True)
+    plain = make_report("b", 0.25)
+    a_run(store, make_round(1, clients={"a": 0.5, "b": 0.25}, reports=(odd, plain)))
+    rows = table(store, "clients-csv")
+    assert [row["flags"] for row in rows] == ["looks_cumulative,outlier", ""]
+    assert list(rows[0])[-1] == "flags"
