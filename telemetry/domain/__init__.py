@@ -23,6 +23,7 @@ from telemetry.domain.parts import (
     ReportRecord,
 )
 from telemetry.domain.round import RoundRecord, RoundSummary, emissions_kg, metered_part
+from telemetry.domain.rowless import RowlessRound
 from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun
 from telemetry.domain.vocabulary import (
     CLIENT_BUCKETS_G,
@@ -86,6 +87,7 @@ __all__ = [
     "RoundRecord",
     "RoundStatus",
     "RoundSummary",
+    "RowlessRound",
     "RunEnd",
     "RunId",
     "RunInfo",

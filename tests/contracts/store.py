@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from telemetry.digest import run_sha256
-from telemetry.domain import Owner, RoundRecord, RunEnd, RunTotals, StoredRun
+from telemetry.domain import Owner, RoundRecord, RowlessRound, RunEnd, RunTotals, StoredRun
 from telemetry.errors import (
     RoundConflict,
     RowsNotKept,
@@ -640,6 +640,22 @@ class StoreContract:
         other = make_round(1, clients={"a": 0.25}, client_rows=False)
         with pytest.raises(RoundConflict):
             started.record_round(other)
+
+    def test_a_round_that_waited_without_its_rows_is_the_same_round(self, started: Store):
+        """Every figure and the totals; whichever comes first, the other is no news."""
+        record = make_round(
+            1, clients={"a": 0.5, "b": "missing"}, train_metrics={"loss": 0.5}, client_rows=False
+        )
+        waited = RowlessRound.model_validate_json(RowlessRound.of(record).model_dump_json())
+        assert started.record_round(waited) is True
+        assert started.record_round(record) is False
+        [row] = started.rounds(RUN_ID)
+        assert row == record.summary(record.total_emissions_kg)
+        assert started.run(RUN_ID).totals == totals_of(record)
+        started.record_round(make_round(2, clients={"a": 0.5}, client_rows=False))
+        again = RowlessRound.of(make_round(2, clients={"a": 0.25}, client_rows=False))
+        with pytest.raises(RoundConflict):
+            started.record_round(again)
 
     def test_an_open_round_without_rows_is_closed_when_its_owner_is_gone(self, started: Store):
         """With the figures that were stored last, in the totals, once."""
