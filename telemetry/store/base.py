@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -122,11 +122,20 @@ class Store(Protocol):
         """
         ...
 
-    def prune(self, before: datetime, now: datetime) -> Sequence[str]:
+    def prune(
+        self,
+        before: datetime,
+        now: datetime,
+        *,
+        keep_totals: bool = True,
+        spared: Collection[str] = (),
+    ) -> Sequence[str]:
         """Of runs that ended before then delete the rounds, with all that hangs on them.
 
-        The runs with their totals and seals stay; `StoredRun.pruned_at` says so. Returns their ids.
-        Rounds of such a run raise `RunPruned`.
+        The runs with their totals and seals stay; `StoredRun.pruned_at` says so. Rounds of such a
+        run raise `RunPruned`, and it is delivered to no service any more. Without ``keep_totals`` the
+        runs go, too, those that were pruned before included, each as by `delete_run`. The runs
+        ``spared`` stay as they are. Returns the ids of the others.
         """
         ...
 
@@ -223,8 +232,16 @@ class Store(Protocol):
         """Runs of which ``service`` has not acknowledged everything: ``owner``'s first, by start.
 
         Those of ``owner`` and those that no live owner holds, as in `exposed`: whoever lives delivers
-        its own. Runs without ``client_rows`` are left out: a service adds up the rows itself.
+        its own. Runs without ``client_rows`` are left out: a service adds up the rows itself; and so
+        are pruned ones, of which there is nothing to add up.
         ``service`` is its URL: what one has acknowledged, another need not have.
+        """
+        ...
+
+    def unacknowledged(self, services: Collection[str]) -> Sequence[str]:
+        """Ids of the runs of which a service has not acknowledged everything, whoever holds them.
+
+        One of ``services``, or another that has acknowledged something of the run.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Lock
@@ -85,6 +85,12 @@ class _Run:
         self.rounds[summary.round, summary.attempt] = summary
         if summary.closed:
             self.seal()
+
+    def prune(self, now: datetime) -> None:
+        """Keep the totals and the seal alone."""
+        self.rounds.clear()
+        self.records.clear()
+        self.stored = replace(self.stored, pruned_at=now)
 
     def seal(self) -> None:
         """Write the seal of a run that has ended; of one that runs, none."""
@@ -199,21 +205,29 @@ class InMemoryStore:
             del self._runs[run_id]
             self._deleted[run_id] = now
 
-    def prune(self, before: datetime, now: datetime) -> Sequence[str]:
+    def prune(
+        self,
+        before: datetime,
+        now: datetime,
+        *,
+        keep_totals: bool = True,
+        spared: Collection[str] = (),
+    ) -> Sequence[str]:
         """See `Store.prune`."""
         with self._lock:
             old = [
-                run
-                for _, run in sorted(self._runs.items())
-                if run.stored.ended_at is not None
-                and run.stored.ended_at < before
-                and run.stored.pruned_at is None
+                run_id
+                for run_id, run in sorted(self._runs.items())
+                if rules.may_prune(run.stored, before, keep_totals=keep_totals)
+                and run_id not in spared
             ]
-            for run in old:
-                run.rounds.clear()
-                run.records.clear()
-                run.stored = replace(run.stored, pruned_at=now)
-            return [run.stored.run_id for run in old]
+            for run_id in old:
+                if keep_totals:
+                    self._runs[run_id].prune(now)
+                else:
+                    del self._runs[run_id]
+                    self._deleted[run_id] = now
+            return old
 
     # --- of a service --------------------------------------------------------------------------
 
@@ -410,6 +424,16 @@ class InMemoryStore:
             chosen = rules.deliverable_runs(runs, now, owner)
             pending = [_pending(self._runs[run.run_id], service) for run in chosen]
         return [run for run in pending if not run.settled]
+
+    def unacknowledged(self, services: Collection[str]) -> Sequence[str]:
+        """See `Store.unacknowledged`."""
+        with self._lock:
+            return [
+                run_id
+                for run_id, run in sorted(self._runs.items())
+                if rules.is_deliverable(run.stored)
+                and not all(_pending(run, to).settled for to in {*services, *run.known_to})
+            ]
 
     def mark_announced(self, service: str, run_id: str) -> None:
         """See `Store.mark_announced`."""

@@ -126,6 +126,12 @@ def may_resume(status: RunStatus) -> bool:
     return status not in ("running", "completed")
 
 
+def may_prune(run: StoredRun, before: datetime, *, keep_totals: bool) -> bool:
+    """Whether a run ended so long ago, and has something left that is to go."""
+    old = run.ended_at is not None and run.ended_at < before
+    return old and not (keep_totals and run.pruned_at is not None)
+
+
 def may_delete(run: StoredRun, now: datetime) -> bool:
     """Whether nobody is at work on a run any more."""
     return run.status != "running" or lease_expired(run.last_seen_at, now)
@@ -169,10 +175,14 @@ def deliverable_runs(
     chosen = [
         run
         for run in runs
-        if run.info.client_rows
-        and ((owner is not None and run.owner == owner) or _unheld(run, now))
+        if is_deliverable(run) and ((owner is not None and run.owner == owner) or _unheld(run, now))
     ]
     return sorted(chosen, key=lambda run: (owner is None or run.owner != owner, *_start(run)))
+
+
+def is_deliverable(run: StoredRun) -> bool:
+    """Whether a service could be told of a run: it adds up the rows itself."""
+    return run.info.client_rows and run.pruned_at is None
 
 
 def pending_run(

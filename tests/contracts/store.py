@@ -856,6 +856,39 @@ class StoreContract:
         store.record_round(make_round(1, client_rows=False))
         assert store.undelivered(SERVICE, START, OWNER) == []
 
+    def test_what_a_service_lacks_is_told_whoever_holds_it(self, store: Store):
+        """Of a service that is named, or has heard of the run; until it knows the end."""
+        store.start_run(make_run(), OWNER, START)  # held by a living owner
+        store.record_round(make_round(1))
+        store.finish_run(RUN_ID, "completed", at(3))
+        ended_run(store, "run-b", 1)
+        store.start_run(make_run("rowless", client_rows=False), OTHER, START)
+        store.finish_run("rowless", "completed", at(3))
+        assert store.unacknowledged([]) == []
+        assert store.unacknowledged([SERVICE]) == sorted([RUN_ID, "run-b"])
+        store.mark_announced("https://other.example", "run-b")
+        assert store.unacknowledged([]) == ["run-b"]
+        for service in (SERVICE, "https://other.example"):
+            for run_id in (RUN_ID, "run-b"):
+                ended_at = store.run(run_id).ended_at
+                assert ended_at is not None
+                store.mark_announced(service, run_id)
+                assert run_id in store.unacknowledged([SERVICE])
+                store.mark_delivered(service, run_id, [(1, 1)])
+                assert run_id in store.unacknowledged([SERVICE])
+                store.mark_ended(service, run_id, ended_at)
+        assert store.unacknowledged([SERVICE]) == []
+        store.record_round(make_round(2))
+        assert store.unacknowledged([]) == [RUN_ID]
+
+    def test_a_pruned_run_is_not_delivered(self, started: Store):
+        """There is nothing left that a service could add up."""
+        ended_run(started, "run-b", 1)
+        assert "run-b" in started.unacknowledged([SERVICE])
+        assert started.prune(at(99), at(99)) == ["run-b"]
+        assert [p.run_id for p in started.undelivered(SERVICE, START, OWNER)] == [RUN_ID]
+        assert started.unacknowledged([SERVICE]) == [RUN_ID]
+
     def test_a_deleted_run_is_not_delivered(self, started: Store):
         """What was marked goes with it."""
         ended_run(started, "run-b", 1)

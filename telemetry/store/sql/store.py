@@ -5,7 +5,7 @@ What belongs to one database only stands elsewhere: `telemetry.store.sql.sqlite`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -200,24 +200,28 @@ class SqlStore:
         """See `Store.delete_run`; the rows in the other tables go along (ON DELETE CASCADE)."""
         with self._writing() as connection:
             self._lock_run(connection, run_id)
-            run = _load_run(connection, run_id)
-            if not rules.may_delete(run, now):
-                raise RunIsLive(run_id)
-            left = {"run_id": run_id, "deleted_at": now, "sha256": run.sha256}
-            connection.execute(insert(tables.deleted_runs).values(left))
-            connection.execute(delete(tables.runs).where(tables.runs.c.run_id == run_id))
+            _delete_run(connection, _load_run(connection, run_id), now)
         if self._forget is not None:
             self._forget()
 
-    def prune(self, before: datetime, now: datetime) -> Sequence[str]:
+    def prune(
+        self,
+        before: datetime,
+        now: datetime,
+        *,
+        keep_totals: bool = True,
+        spared: Collection[str] = (),
+    ) -> Sequence[str]:
         """See `Store.prune`; the rows in the other tables go along (ON DELETE CASCADE)."""
         with self._writing() as connection:
-            old = connection.execute(queries.to_prune(before)).scalars().all()
-            for run_id in old:
-                connection.execute(delete(tables.rounds).where(tables.rounds.c.run_id == run_id))
-                of_run = tables.runs.c.run_id == run_id
-                connection.execute(update(tables.runs).where(of_run).values(pruned_at=now))
-            return old
+            query = queries.to_prune(before, keep_totals=keep_totals)
+            found = map(mapping.run_from_values, connection.execute(query).mappings().all())
+            old = [run for run in found if run.run_id not in spared]
+            for run in old:
+                (_delete_rounds if keep_totals else _delete_run)(connection, run, now)
+        if old and self._forget is not None:
+            self._forget()
+        return [run.run_id for run in old]
 
     # --- of a service --------------------------------------------------------------------------
 
@@ -437,6 +441,11 @@ class SqlStore:
         with self._reading() as connection:
             return acknowledged.pending(connection, service, now, owner)
 
+    def unacknowledged(self, services: Collection[str]) -> Sequence[str]:
+        """See `Store.unacknowledged`."""
+        with self._reading() as connection:
+            return acknowledged.unacknowledged(connection, services)
+
     def mark_announced(self, service: str, run_id: str) -> None:
         """See `Store.mark_announced`."""
         with self._writing() as connection:
@@ -497,6 +506,22 @@ def _insert_run(connection: Connection, info: RunInfo, owner: Owner, now: dateti
     connection.execute(insert(tables.runs).values(values))
     totals = {"run_id": info.run_id, **mapping.values_from_totals(RunTotals())}
     connection.execute(insert(tables.run_totals).values(totals))
+
+
+def _delete_run(connection: Connection, run: StoredRun, now: datetime) -> None:
+    """All of a run, but for what says that it was there."""
+    if not rules.may_delete(run, now):
+        raise RunIsLive(run.run_id)
+    left = {"run_id": run.run_id, "deleted_at": now, "sha256": run.sha256}
+    connection.execute(insert(tables.deleted_runs).values(left))
+    connection.execute(delete(tables.runs).where(tables.runs.c.run_id == run.run_id))
+
+
+def _delete_rounds(connection: Connection, run: StoredRun, now: datetime) -> None:
+    """A run's rounds; its totals and its seal stay."""
+    connection.execute(delete(tables.rounds).where(tables.rounds.c.run_id == run.run_id))
+    of_run = tables.runs.c.run_id == run.run_id
+    connection.execute(update(tables.runs).where(of_run).values(pruned_at=now))
 
 
 def _load_totals(connection: Connection, run_id: str) -> RunTotals:
