@@ -58,6 +58,14 @@ class ReplyArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class Overdue:
+    """The transport saw a reply after its phase had been given up, of this or an earlier round."""
+
+    node: Node
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A node's update cannot be used."""
 
@@ -78,7 +86,7 @@ class LateReport:
     at: float
 
 
-Event = Sent | Replied | ReplyArrived | Failed | LateReport
+Event = Sent | Replied | ReplyArrived | Overdue | Failed | LateReport
 
 
 @dataclass(slots=True)
@@ -218,6 +226,9 @@ class FactBuilder:
                 part.replied[event.phase] = event.at
                 if event.size_bytes is not None:
                     part.bytes_from = (part.bytes_from or 0) + event.size_bytes
+            case Overdue():
+                part = self._part(event.node)
+                part.bytes_from = (part.bytes_from or 0) + event.size_bytes
             case Replied():
                 for node, report, metrics in event.replies:
                     self._take_reply(event, node, report, metrics)
@@ -270,7 +281,7 @@ class FactBuilder:
         return self._participants.setdefault(str(node), _Participant())
 
     def participants(self) -> list[ParticipantFacts]:
-        """Everyone who was sent a message in this round."""
+        """Everyone who was sent a message in this round, and whose reply to an earlier one came in it."""
         return [
             ParticipantFacts(
                 node_id=node,
@@ -285,7 +296,7 @@ class FactBuilder:
                 bytes_from=part.bytes_from,
             )
             for node, part in self._participants.items()
-            if part.sent
+            if part.sent or part.bytes_from is not None
         ]
 
     def bare_participants(self) -> list[ParticipantFacts]:

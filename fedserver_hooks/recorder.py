@@ -24,6 +24,7 @@ from fedserver_hooks.draft import (
     LateReport,
     Names,
     Node,
+    Overdue,
     Replied,
     ReplyArrived,
     ReplyParts,
@@ -386,6 +387,11 @@ class RoundRecorder:
     def replied(self, node: Node, phase: Phase, at: float, size_bytes: int | None = None) -> None:
         """One node's reply arrived."""
         self._append(ReplyArrived(phase, node, at, size_bytes))
+
+    @_harmless
+    def overdue(self, node: Node, size_bytes: int) -> None:
+        """A node's reply arrived that nobody waits for any more: so much came all the same."""
+        self._append(Overdue(node, size_bytes))
 
     @_harmless
     def failed(self, node: Node, reason: str) -> None:
