@@ -5,32 +5,14 @@ A contract: dashboards and alerts rely on every name and label here. A new metri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from telemetry.domain import GRAMS_PER_KG
 from telemetry.exporters import samples as take
-from telemetry.exporters.samples import Labels, RunView, Sample
+from telemetry.exporters.family import Family
+from telemetry.exporters.samples import RunView
 
-MetricType = Literal["counter", "gauge", "histogram", "info"]
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A metric of a run: its name, what is and is not in it, and its samples."""
-
-    name: str
-    type: MetricType
-    help: str
-    samples: Callable[[RunView], Iterable[Sample]]
-    labels: Labels = ()
-    """Beside ``run_id``."""
-    tracked_only: bool = False
-    """Absent for runs whose emissions are not tracked: unknown there, not zero."""
-
-
-FAMILIES: Final[tuple[Family, ...]] = (
+FAMILIES: Final[tuple[Family[RunView], ...]] = (
     Family(
         "fl_run_info",
         "info",
