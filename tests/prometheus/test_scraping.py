@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -65,7 +66,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
         (folder / "write-token").write_text(write)
         (folder / "telemetry_read_token").write_text(read)
         (folder / "fedserver_read_token").write_text(READ_TOKEN)
-        options = {"rounds": ROUNDS, "telemetry__http__linger_s": "forever"}
+        options: dict[str, Any] = {"rounds": ROUNDS, "telemetry__http__linger_s": "forever"}
         own = _server(
             stack,
             folder / "own",
@@ -110,7 +111,8 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
             ),
             "the rules have evaluated the ends of both runs",
         )
-        yield Scraped(prometheus, *runs, page)
+        own_run, delivered = runs
+        yield Scraped(prometheus, own_run, delivered, page)
 
 
 def _tokens(store_url: str) -> tuple[str, str]:
@@ -124,7 +126,7 @@ def _tokens(store_url: str) -> tuple[str, str]:
     return made[0], made[1]
 
 
-def _server(stack: ExitStack, folder: Path, **options: object) -> ServerProcess:
+def _server(stack: ExitStack, folder: Path, **options: Any) -> ServerProcess:
     folder.mkdir()
     server = ServerProcess(folder, len(FLEET), **options)
     return stack.enter_context(server)
