@@ -108,9 +108,9 @@ class Page:
     def renew(self) -> None:
         """Ask the service."""
         answer = self._client.get("/metrics", headers={"Accept": ACCEPT}).raise_for_status()
-        self._body = answer.content
+        self._body: bytes = answer.content
         self._lines = [
-            (line, not line.startswith(b"#")) for line in answer.content.splitlines() if line
+            (line, not line.startswith(b"#")) for line in self._body.splitlines() if line
         ]
 
     @property
