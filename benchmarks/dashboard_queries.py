@@ -1,7 +1,7 @@
 """The slowest query of a dashboard in a real Prometheus that knows 50 runs of 60 rounds each.
 
 A real service over a store with 49 runs that have ended and one that trains answers ``/metrics``, and
-Prometheus scrapes what it answers: first an hour of it in a minute, every answer with the time at which it
+Prometheus scrapes what it answers: first an hour of it in two minutes, every answer with the time at which it
 would have been scraped (each five seconds), then as ever. The run that trains goes on meanwhile. Then each
 PromQL query of the dashboard is asked over HTTP as Grafana asks it: over the last hour, in steps of five
 seconds, for the run that trains and for an ended one.
@@ -21,7 +21,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,7 +45,7 @@ ROUNDS = 60
 REAL_S = 3300.0
 """Of the past that is scraped: Prometheus takes nothing that is an hour old."""
 SCRAPE_S = 5.0
-QUICK_S = 0.1
+QUICK_S = 0.15
 LOOK_S = 0.05
 RENEWING_S = 0.3
 """About how long the service takes for its page."""
@@ -121,15 +121,18 @@ class Page:
     @property
     def has_caught_up(self) -> bool:
         """Whether the past has been scraped."""
-        return self._scrapes * SCRAPE_S >= REAL_S
+        return self._scrapes * SCRAPE_S >= REAL_S  # counted by the one thread that answers
 
-    def scraped(self) -> bytes:
+    def answer(self) -> bytes:
         """The next answer; one of the past says for each sample when it was."""
         if self.has_caught_up:
             return self._body
         when = b" %d\n" % ((self._first_s + self._scrapes * SCRAPE_S) * 1000)
-        self._scrapes += 1
         return b"".join(line + (when if is_sample else b"\n") for line, is_sample in self._lines)
+
+    def was_scraped(self) -> None:
+        """The answer has arrived: the next one is five seconds later."""
+        self._scrapes += 1
 
 
 @contextmanager
@@ -138,12 +141,14 @@ def served(page: Page) -> Iterator[str]:
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = page.scraped()
+            body = page.answer()
             self.send_response(200)
             self.send_header("Content-Type", ACCEPT)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # too slow for Prometheus: it asks again
+                self.wfile.write(body)
+                page.was_scraped()
 
         def log_message(self, *_: object) -> None:
             """Nothing."""
@@ -195,31 +200,53 @@ def prometheus_with(store: Store, active: str, folder: Path) -> Iterator[tuple[P
 # --- the queries -----------------------------------------------------------------------------------
 
 
-def variables_of(dashboard: dict[str, Any], run_id: str) -> dict[str, str]:
-    """A value for each variable of the dashboard."""
-    chosen = {"run_id": run_id, "job": "telemetry"}
-    return {
-        variable["name"]: chosen.get(variable["name"], str(variable.get("query", "")))
-        for variable in dashboard["templating"]["list"]
-    }
+def variables_of(dashboard: dict[str, Any], prometheus: Prometheus, run_id: str) -> dict[str, str]:
+    """A value for each variable of the dashboard: that run, else the first that Prometheus knows."""
+    found = {"run_id": run_id}
+    for variable in dashboard["templating"]["list"]:
+        name = variable["name"]
+        if variable["type"] != "query":
+            found.setdefault(name, str(variable.get("query", "")))
+        elif name not in found:
+            _, _, label = variable["query"]["query"].removesuffix(")").rpartition(",")
+            (selector,) = (
+                one.text
+                for one in queries.targets(dashboard)
+                if one.place == "variable" and one.title == name
+            )
+            expression = queries.promql(selector, last_hour(), found)
+            values = {dict(one).get(label.strip()) for one in prometheus.query(expression)}
+            found[name] = min(value for value in values if value)
+    return found
 
 
-def median_s(prometheus: Prometheus, target: queries.Target, variables: dict[str, str]) -> float:
-    """How long one query takes, over HTTP."""
+def last_hour() -> queries.Window:
+    """Until now."""
+    now = time.time()
+    return queries.Window(start_s=now - 3600, end_s=now, step_s=SCRAPE_S)
+
+
+def asked(
+    prometheus: Prometheus, target: queries.Target, variables: dict[str, str]
+) -> tuple[float, bool]:
+    """How long one query takes over HTTP, the median in seconds; and whether anything was found."""
     took = []
     for _ in range(ASKED):
-        now = time.time()
-        window = queries.Window(start_s=now - 3600, end_s=now, step_s=SCRAPE_S)
+        window = last_hour()
         expression = queries.promql(target.text, window, variables)
         began = time.perf_counter()
         if target.instant:
-            prometheus.ask("query", query=expression, time=now)
+            found = prometheus.ask("query", query=expression, time=window.end_s)
         else:
-            prometheus.ask(
-                "query_range", query=expression, start=now - 3600, end=now, step=SCRAPE_S
+            found = prometheus.ask(
+                "query_range",
+                query=expression,
+                start=window.start_s,
+                end=window.end_s,
+                step=window.step_s,
             )
         took.append(time.perf_counter() - began)
-    return statistics.median(took)
+    return statistics.median(took), bool(found["result"])
 
 
 def main() -> int:
@@ -233,25 +260,22 @@ def main() -> int:
         stack.callback(store.close)
         ids = filled(store)
         prometheus, series = stack.enter_context(prometheus_with(store, ids[-1], folder))
-        timed = sorted(
-            (
-                (median_s(prometheus, target, variables_of(dashboard, run_id)), target, run_id)
-                for target in targets
-                for run_id in (ids[-1], ids[0])
-            ),
-            key=lambda one: one[0],
-            reverse=True,
-        )
-    for seconds, target, run_id in timed[:3]:
+        timed = []
+        for run_id in (ids[-1], ids[0]):
+            variables = variables_of(dashboard, prometheus, run_id)
+            timed += [(*asked(prometheus, one, variables), one, run_id) for one in targets]
+    timed.sort(key=lambda one: one[0], reverse=True)
+    for seconds, _, target, run_id in timed[:3]:
         which = "training" if run_id == ids[-1] else "ended"
         print(f"  {seconds * 1000:6.1f} ms  {target.title} ({target.ref}), {which} run")
     slowest_s = timed[0][0]
+    fruitful = sum(found for _, found, _, _ in timed) / len(timed)
     print(
         f"{dashboard['title']}: {len(targets)} queries over {RUNS} runs ({series} series, an hour at "
-        f"{SCRAPE_S:.0f} s); the slowest takes {slowest_s * 1000:.0f} ms (target: less than "
+        f"{SCRAPE_S:.0f} s), {fruitful:.0%} of them with a result; the slowest takes {slowest_s * 1000:.0f} ms (target: less than "
         f"{MOST_S * 1000:.0f})"
     )
-    return 0 if slowest_s < MOST_S else 1
+    return 0 if slowest_s < MOST_S and fruitful > 0.5 else 1  # nothing is found quickly, too
 
 
 if __name__ == "__main__":
