@@ -72,7 +72,7 @@ def whole_numbers_only() -> list[Json]:
     return [
         {
             "type": "regex",
-            "options": {"pattern": r"^\d+\.\d+$", "result": {"text": " ", "index": 0}},
+            "options": {"pattern": r"/^\d+\.\d+$/", "result": {"text": " ", "index": 0}},
         }
     ]
 
@@ -129,19 +129,27 @@ def colored(colors: Mapping[str, str]) -> list[Json]:
     return [of(name, color=fixed(color), displayName=name) for name, color in colors.items()]
 
 
+def _between_rounds() -> list[Json]:
+    """No label for a tick between two rounds: Grafana has no axis of whole numbers.
+
+    Its ticks are apart by 1, 2 or 2.5 times a power of ten: fractions are there up to a dozen rounds,
+    and halves up to a hundred.
+    """
+    blank = {"text": " ", "index": 0}
+    halves = words({f"{number / 2:g}": (" ", None) for number in range(25, 200, 10)})
+    return halves + [
+        {"type": "range", "options": {"from": n + 0.01, "to": n + 0.99, "result": blank}}
+        for n in range(12)
+    ]
+
+
 ROUND_AXIS: Final = (
     of(
         "round",
         unit="none",
         min=0,
         max=None,
-        # A tick between two rounds stays without a label.
-        mappings=[
-            {
-                "type": "regex",
-                "options": {"pattern": r"^\d+\.\d+$", "result": {"text": " ", "index": 0}},
-            }
-        ],
+        mappings=_between_rounds(),
         custom__axisLabel="round",
     ),
     of("edge", custom__hideFrom={"legend": True, "tooltip": True, "viz": True}),
@@ -181,17 +189,18 @@ def arranged(
     }
 
 
-def by_round(names: Mapping[str, str]) -> list[Json]:
+def by_round(names: Mapping[str, str], always: str = "") -> list[Json]:
     """Queries that give a value a round, as one frame: ``names`` are those of their fields by refId.
 
-    Lines over the round and bars over it want it as a number that rises.
+    ``always`` is the query that returns something even before there is a run: where only one does,
+    Grafana does not number its field.
     """
     times = ("Time", *(f"Time {number}" for number in range(1, len(names) + 1)))
-    one = len(names) == 1
-    renamed = {("Value" if one else f"Value #{ref}"): name for ref, name in names.items()}
+    renamed = {f"Value #{ref}": name for ref, name in names.items()}
+    renamed["Value"] = names[always or next(iter(names))]
     return [
         as_number("round"),
-        *([] if one else [joined("round")]),
+        *([joined("round")] if len(names) > 1 else []),
         sorted_by("round"),
         arranged(hide=times, rename=renamed),
     ]

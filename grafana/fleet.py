@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.fields import (
-    CLIENTS,
-    EMITTED,
-    PROGRESS,
-    RATIO_NAMES,
-    SENSORS,
-    SERVER,
-    Json,
-    arranged,
-    colored,
-    fixed,
-    joined,
-    matching,
-    of,
-    words,
+from grafana.fields import EMITTED, PROGRESS, Json, arranged, fixed, joined, of
+from grafana.fleet_runs import (
+    CHOSEN,
+    KWH,
+    MEASURED,
+    by_strategy,
+    comparison,
+    front,
+    per_day,
+    to_run,
 )
 from grafana.frame import (
     JOB_VARIABLE,
@@ -30,39 +25,9 @@ from grafana.frame import (
     selected,
     sql_marks,
 )
-from grafana.panels import (
-    EVERY_VALUE,
-    bars,
-    categories,
-    now,
-    over_time,
-    rows,
-    scatter,
-    select,
-    series,
-    stat,
-    table,
-)
+from grafana.panels import now, over_time, rows, select, series, stat, table
 
 UID: Final = "fl-fleet"
-_CHOSEN: Final = """$__timeFilter(r.started_at)
-      AND r.strategy IN (${strategy:sqlstring}) AND r.run_name IN (${run_name:sqlstring})"""
-_MEASURED: Final = "(r.server_emissions_kg IS NOT NULL OR r.clients_emissions_kg IS NOT NULL)"
-"""Something of the run is known; a round that nobody took part in counts 0, which is no knowledge."""
-_KWH: Final = """CASE WHEN r.server_energy_kwh IS NOT NULL OR r.clients_energy_kwh IS NOT NULL
-        THEN COALESCE(r.server_energy_kwh, 0) + COALESCE(r.clients_energy_kwh, 0) END"""
-STATUSES: Final = words(
-    {
-        "running": ("running", PROGRESS),
-        "completed": ("completed", "text"),
-        "failed": ("failed", "#D55E00"),
-        "interrupted": ("interrupted", CLIENTS),
-        "stopped_on_budget": ("at budget", CLIENTS),
-    }
-)
-
-
-# --- tiles ---------------------------------------------------------------------------------------
 
 
 def _tiles() -> Row:
@@ -82,7 +47,7 @@ def _count() -> Json:
     return stat(
         "Runs",
         """Runs that started in the time range and are chosen above.""",
-        [select(f"SELECT COUNT(*) AS runs FROM v_run r WHERE {_CHOSEN}")],
+        [select(f"SELECT COUNT(*) AS runs FROM v_run r WHERE {CHOSEN}")],
     )
 
 
@@ -94,7 +59,7 @@ def _emitted() -> Json:
         [
             select(f"""
     SELECT SUM(r.total_emissions_kg) * 1000 AS "CO2eq"
-    FROM v_run r WHERE {_CHOSEN} AND {_MEASURED}""")
+    FROM v_run r WHERE {CHOSEN} AND {MEASURED}""")
         ],
         unit="massg",
         color=fixed(EMITTED),
@@ -107,8 +72,8 @@ def _energy() -> Json:
         """At the meters, before PUE: servers, and clients whose reports carry an energy.""",
         [
             select(f"""
-    SELECT SUM({_KWH}) * 1000 AS energy
-    FROM v_run r WHERE {_CHOSEN}""")
+    SELECT SUM({KWH}) * 1000 AS energy
+    FROM v_run r WHERE {CHOSEN}""")
         ],
         unit="watth",
     )
@@ -122,7 +87,7 @@ def _coverage() -> Json:
             select(f"""
     SELECT SUM(d.reported)::float / NULLIF(SUM(d.participants), 0) AS coverage
     FROM v_run r JOIN v_round d ON d.run_id = r.run_id
-    WHERE {_CHOSEN} AND d.closed AND d.tracked""")
+    WHERE {CHOSEN} AND d.closed AND d.tracked""")
         ],
         unit="percentunit",
         decimals=0,
@@ -137,9 +102,6 @@ def _active() -> Json:
         color=fixed(PROGRESS),
         no_value="0",
     )
-
-
-# --- what trains now -----------------------------------------------------------------------------
 
 
 def _training_now() -> Json:
@@ -183,7 +145,7 @@ def _training_now() -> Json:
             ),
         ],
         overrides=[
-            of("run", unit="string", links=[_to_run("${__value.raw}", "now-1h", "now")]),
+            of("run", unit="string", links=[to_run("${__value.raw}", "now-1h", "now")]),
             of("CO2eq", unit="massg"),
             of("reported", unit="percentunit", decimals=0),
             of("budget used", unit="percentunit", decimals=0),
@@ -191,193 +153,6 @@ def _training_now() -> Json:
         ],
         no_value="nothing trains now",
     )  # fmt: skip
-
-
-def _to_run(run: str, start: str, end: str) -> Json:
-    return {
-        "title": "show the run",
-        "url": f"/d/fl-run-overview?var-run_id={run}&from={start}&to={end}&${{datasource:queryparam}}",
-        "targetBlank": False,
-    }
-
-
-# --- comparison ----------------------------------------------------------------------------------
-
-
-def _comparison() -> Json:
-    return table(
-        "Runs, side by side",
-        """Measured emissions against what was reached. Best: of the run's value metric, in the clients'
-        evaluation where it has one. Per point: grams from the first value to the best ÷ points (0.01)
-        gained, as `fedserver runs compare` has it; empty where nothing was gained. Compare runs only where
-        coverage, sensor and carbon intensity are alike. At most 200 runs, newest first; a click on a run
-        shows it. g/kWh: the carbon intensity of the server.""",
-        [
-            select(f"""
-    SELECT
-      r.run_id AS run,
-      r.run_name AS name,
-      r.strategy,
-      r.status,
-      r.started_at AS started,
-      EXTRACT(EPOCH FROM COALESCE(r.ended_at, r.last_seen_at) - r.started_at)::float AS duration,
-      r.rounds_completed + r.rounds_partial + r.rounds_failed + r.rounds_interrupted AS rounds,
-      v.metric,
-      v.best_value AS best,
-      CASE WHEN {_MEASURED} THEN r.total_emissions_kg * 1000 END AS "CO2eq",
-      v.grams_per_point AS "per point",
-      ({_KWH}) * 1000 AS energy,
-      d.coverage AS reported,
-      r.server_carbon_intensity_g_per_kwh AS "g/kWh",
-      COALESCE(d.sensor, r.server_sensor) AS sensor,
-      EXTRACT(EPOCH FROM r.started_at)::bigint * 1000 - 5000 AS begin_ms,
-      EXTRACT(EPOCH FROM COALESCE(r.ended_at, r.last_seen_at))::bigint * 1000 + 60000 AS end_ms
-    FROM v_run r
-    LEFT JOIN LATERAL (SELECT * FROM v_run_value v WHERE v.run_id = r.run_id) v ON true
-    LEFT JOIN LATERAL (
-      SELECT
-        SUM(d.reported)::float / NULLIF(SUM(d.participants), 0) AS coverage,
-        MAX(d.server_sensor) FILTER (WHERE d.server_sensor <> 'unknown') AS sensor
-      FROM v_round d WHERE d.run_id = r.run_id AND d.closed
-    ) d ON true
-    WHERE {_CHOSEN}
-    ORDER BY r.started_at DESC
-    LIMIT 200""")
-        ],
-        overrides=[
-            of(
-                "name",
-                unit="string",
-                links=[
-                    _to_run(
-                        "${__data.fields.run}",
-                        "${__data.fields.begin_ms}",
-                        "${__data.fields.end_ms}",
-                    )
-                ],
-            ),
-            of("strategy", unit="string", custom__width=95),
-            of(
-                "status",
-                mappings=STATUSES,
-                custom__cellOptions={"type": "color-text"},
-                custom__width=95,
-            ),
-            of("started", unit="time:YYYY-MM-DD HH:mm", custom__width=130),
-            of("duration", unit="dthms", custom__width=80),
-            of("rounds", custom__width=65),
-            of("metric", unit="string", custom__width=80),
-            of("best", decimals=3, custom__width=60),
-            of(
-                "CO2eq",
-                unit="massg",
-                min=0,
-                color=fixed(EMITTED),
-                custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
-                custom__width=150,
-            ),
-            of("per point", unit="massg", custom__width=85),
-            of("energy", unit="watth", custom__width=85),
-            of("reported", unit="percentunit", decimals=0, custom__width=75),
-            of("g/kWh", decimals=0, custom__width=60),
-            of("sensor", mappings=SENSORS, custom__width=90),
-            matching("^(run|begin_ms|end_ms)$", custom__hidden=True),
-        ],
-    )
-
-
-def _per_day() -> Json:
-    return categories(
-        "CO2eq of each day (UTC)",
-        """Measured emissions by the day on which a round closed, in UTC, servers and clients on one another;
-        of a run whose rounds were pruned, all on the day of its end. No bar on days without a round.""",
-        [
-            select("""
-    WITH amounts AS (
-      SELECT d.ended_at, d.server_emissions_kg, d.clients_emissions_kg
-      FROM v_round d JOIN v_run r ON r.run_id = d.run_id
-      WHERE d.closed AND $__timeFilter(d.ended_at)
-        AND r.strategy IN (${strategy:sqlstring}) AND r.run_name IN (${run_name:sqlstring})
-      UNION ALL
-      SELECT r.ended_at, r.server_emissions_kg, r.clients_emissions_kg
-      FROM v_run r
-      WHERE $__timeFilter(r.ended_at)
-        AND r.strategy IN (${strategy:sqlstring}) AND r.run_name IN (${run_name:sqlstring})
-        AND NOT EXISTS (SELECT 1 FROM v_round d WHERE d.run_id = r.run_id)
-    ),
-    days AS (
-      SELECT generate_series(
-        date_trunc('day', GREATEST($__timeFrom()::timestamptz, MIN(ended_at) - INTERVAL '30 days')
-          AT TIME ZONE 'UTC'),
-        date_trunc('day', LEAST($__timeTo()::timestamptz, MAX(ended_at) + INTERVAL '30 days')
-          AT TIME ZONE 'UTC'), '1 day') AS day
-      FROM amounts HAVING COUNT(*) > 0
-    )
-    SELECT
-      to_char(day, 'YYYY-MM-DD') AS day,
-      SUM(server_emissions_kg) * 1000 AS server,
-      SUM(clients_emissions_kg) * 1000 AS clients
-    FROM days LEFT JOIN amounts ON date_trunc('day', ended_at AT TIME ZONE 'UTC') = day
-    GROUP BY days.day ORDER BY days.day""")
-        ],
-        x="day",
-        unit="massg",
-        overrides=[
-            *colored({"server": SERVER, "clients": CLIENTS}),
-            of("day", noValue=""),  # else what has no room for its label is labelled so
-        ],
-        no_value="no round closed in this time",
-    )
-
-
-def _by_strategy(title: str, description: str, figure: str) -> Json:
-    return bars(
-        title,
-        description,
-        [
-            select(f"""
-    SELECT r.strategy, {figure} AS "CO2eq"
-    FROM v_run r LEFT JOIN LATERAL (SELECT * FROM v_run_value v WHERE v.run_id = r.run_id) v ON true
-    WHERE {_CHOSEN} AND {_MEASURED}
-    GROUP BY r.strategy HAVING {figure} IS NOT NULL
-    ORDER BY 2 DESC LIMIT 12""")
-        ],
-        unit="massg",
-        reduce=EVERY_VALUE,
-        overrides=[
-            of("CO2eq", color=fixed(EMITTED), displayName="${__data.fields.strategy}"),
-        ],
-        no_value="no measured run in this time",
-    )
-
-
-def _front() -> Json:
-    return scatter(
-        "Best $value_metric against CO2eq, a point each run",
-        """Up and left is better (of a loss: down and left): more reached for less. Measured emissions of closed
-        rounds. Compare runs only where coverage, sensor and carbon intensity are alike.""",
-        [
-            select(f"""
-    SELECT r.total_emissions_kg * 1000 AS "CO2eq", v.best_value AS best, r.run_name AS name, r.strategy
-    FROM v_run r JOIN LATERAL (SELECT * FROM v_run_value v WHERE v.run_id = r.run_id) v ON true
-    WHERE {_CHOSEN} AND {_MEASURED} AND r.total_emissions_kg > 0
-      AND v.metric = ${{value_metric:sqlstring}}
-    ORDER BY 1""")
-        ],
-        unit="none",
-        color=fixed(PROGRESS),
-        transformations=[arranged(rename={"best": "$value_metric"})],
-        overrides=[
-            of(
-                "CO2eq",
-                unit="massg",
-                custom__axisLabel="CO2eq of the run",
-                custom__scaleDistribution={"type": "log", "log": 10},
-            ),
-            matching(RATIO_NAMES, unit="percentunit"),
-        ],
-        no_value="no measured run in this time",
-    )
 
 
 def _live() -> Json:
@@ -404,18 +179,18 @@ def build() -> Json:
         UID,
         """Every run of the service: what it emitted, what it reached, and what trains now.""",
         sections=[
-            Section("", [_tiles_row() for _tiles_row in (_tiles,)]),
-            Section("Comparison", [Row(10, [(24, _comparison())])]),
+            Section("", [_tiles()]),
+            Section("Comparison", [Row(10, [(24, comparison())])]),
             Section(
                 "Where it went",
                 [
-                    Row(9, [(12, _per_day()), (12, _front())]),
+                    Row(9, [(12, per_day()), (12, front())]),
                     Row(
                         8,
                         [
                             (
                                 12,
-                                _by_strategy(
+                                by_strategy(
                                     "CO2eq by strategy",
                                     "Measured emissions of the runs of each strategy, added up.",
                                     "SUM(r.total_emissions_kg) * 1000",
@@ -423,7 +198,7 @@ def build() -> Json:
                             ),
                             (
                                 12,
-                                _by_strategy(
+                                by_strategy(
                                     "CO2eq per point, by strategy",
                                     """Median over the runs of a strategy of grams per point, from the first
                                     value to the best.""",
@@ -434,7 +209,7 @@ def build() -> Json:
                     ),
                 ],
             ),
-            Section("Active now", [Row(7, [(12, _training_now()), (12, _live())])]),
+            Section("Active now", [Row(5, [(24, _training_now())]), Row(7, [(24, _live())])]),
         ],
         variables=[
             PROMETHEUS_VARIABLE,
@@ -457,7 +232,11 @@ def build() -> Json:
                 "Value",
                 """
     SELECT value_metric AS __value, value_metric AS __text
-    FROM v_run GROUP BY value_metric ORDER BY COUNT(*) DESC, value_metric""",
+    FROM (
+      SELECT value_metric, COUNT(*) AS runs FROM v_run GROUP BY value_metric
+      UNION ALL SELECT 'accuracy', 0 WHERE NOT EXISTS (SELECT 1 FROM v_run)
+    ) metrics
+    ORDER BY runs DESC, value_metric""",
             ),
         ],
         annotations=[

@@ -117,6 +117,7 @@ def stat(
     **more: Any,
 ) -> Json:
     """A tile with a figure, or with a few beside one another."""
+    more.setdefault("no_value", "–")
     options = {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": fields, "values": False},
         "orientation": "auto",
@@ -152,12 +153,18 @@ def bars(
     targets: Sequence[Json],
     *,
     unit: str,
-    reduce: Json | None = None,
+    name: str,
+    each_row: bool = False,
     **more: Any,
 ) -> Json:
-    """Horizontal bars with their names and values."""
+    """Horizontal bars: one a series, named by this label; or one a row, named by this column.
+
+    The name is said outright: Grafana shows none where there is only one bar.
+    """
     options = {
-        "reduceOptions": reduce or {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "reduceOptions": EVERY_VALUE
+        if each_row
+        else {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "orientation": "horizontal",
         "displayMode": "basic",
         "valueMode": "text",
@@ -171,6 +178,8 @@ def bars(
         "legend": _NO_LEGEND,
     }
     more.setdefault("min", 0)
+    of_what = "__data.fields" if each_row else "__field.labels"
+    more["displayName"] = name if "$" in name else f"${{{of_what}.{name}}}"
     return panel("bargauge", title, description, targets, unit=unit, options=options, **more)
 
 
