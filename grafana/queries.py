@@ -31,7 +31,7 @@ _LANGUAGES: Final[Mapping[str, Language]] = {
 _REFERENCE: Final = re.compile(r"\$(?:\{(\w+)(?::(\w+))?\}|([A-Za-z_]\w*))")
 _SPECIAL: Final = re.compile(r"[\\$^*{}\[\]'+?.()|]")
 """Escaped in several values, which become a regular expression within a string of PromQL."""
-_LABEL_VALUES: Final = re.compile(r"label_values\((?:(.+),\s*)?(\w+)\)", re.DOTALL)
+_ASKED: Final = re.compile(r"label_values\((?P<selector>.+),\s*\w+\)|query_result\((?P<query>.+)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,8 @@ class Target:
     ref: str
     language: Language
     text: str
-    """As it stands in the dashboard. Of a variable's ``label_values(…)`` the selector alone."""
+    """As it stands in the dashboard. Of a variable's ``label_values(…)`` the selector alone, of
+    ``query_result(…)`` the query."""
     legend: str = ""
     instant: bool = False
 
@@ -120,10 +121,10 @@ def _variable(uid: str, variable: Json) -> Target:
     if language == "sql":
         text = variable["query"]
     else:
-        found = _LABEL_VALUES.fullmatch(variable["query"]["query"])
-        if found is None or found[1] is None:
-            raise ValueError(f"not of the form label_values(selector, label): {variable['query']}")
-        text = found[1]
+        found = _ASKED.fullmatch(variable["query"]["query"])
+        if found is None:
+            raise ValueError(f"neither label_values(…) nor query_result(…): {variable['query']}")
+        text = found["selector"] or found["query"]
     return Target(
         dashboard=uid,
         place="variable",
