@@ -69,6 +69,7 @@ def make_engine(address: URL, busy_timeout_s: float = 5.0, **options: Any) -> En
                 "connect_timeout": _CONNECT_TIMEOUT_S,
                 "tcp_user_timeout": _UNACKNOWLEDGED_MS,
                 "application_name": "fedserver-telemetry",
+                "client_encoding": "UTF8",  # an SQL_ASCII database would hand out bytes
                 "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
             },
             **options,
