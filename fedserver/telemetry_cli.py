@@ -43,6 +43,20 @@ def serve(
     requests_per_s: Annotated[
         float, typer.Option("--requests-per-s", min=1, help="Of each token.")
     ] = 500,
+    metrics_runs: Annotated[
+        int, typer.Option("--metrics-runs", min=0, help="Ended runs on /metrics, the last ones.")
+    ] = 20,
+    metrics_rounds: Annotated[
+        int, typer.Option("--metrics-rounds", min=0, help="Rounds of each on /metrics, the last.")
+    ] = 200,
+    max_series: Annotated[
+        int,
+        typer.Option(
+            "--max-series",
+            min=1,
+            help="Most series of runs on /metrics: above it the oldest ended runs go, then rounds.",
+        ),
+    ] = 50_000,
     store: StoreOption = None,
     config: FileOption = None,
 ) -> None:
@@ -59,6 +73,9 @@ def serve(
             allowed_hosts=allowed_host or (),
             open_metrics=open_metrics,
             requests_per_s=requests_per_s,
+            metrics_runs=metrics_runs,
+            metrics_rounds=metrics_rounds,
+            max_series=max_series,
         )
         serve(app, host, port, said=lambda address: typer.echo(f"listening on http://{address}"))
     finally:

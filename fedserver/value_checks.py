@@ -42,13 +42,13 @@ _PHRASES: Final[Mapping[str, str]] = {
 
 
 def shown(path: str, value: object) -> str:
-    """A value as a message may show it: on one line, cut short, and never a secret."""
+    """A value as a message may show it: on one line, cut short (but not a path), and never a secret."""
     if path in options.SECRETS and value is not None:
         return "(hidden)"
     if isinstance(value, Mapping):
         return "a mapping"
-    if isinstance(value, Path):
-        value = str(value)
+    if isinstance(value, Path):  # its end is what tells it apart
+        return json.dumps(str(value), ensure_ascii=False)
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = _PASSWORD.sub(r"\1***@", text)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
@@ -175,16 +175,6 @@ def not_sections(layer: Layer) -> Iterator[Problem]:
             example = _EXAMPLES.get(path, "{key: value}")
             text = f"must be a section with keys, as in {example}"
             yield Problem(path, text, layer.source(path))
-
-
-def not_yet(given: Layer) -> Iterator[Problem]:
-    """Values of options that announce what only a later version does."""
-    for path, available in options.NOT_YET.items():
-        value = _value(given.values, path)
-        if value is not None and value not in available:
-            works = " or ".join(shown("", choice) for choice in available)
-            text = f"{shown(path, value)} is not available yet in this version; choices: {works}"
-            yield Problem(path, text, given.source(path))
 
 
 def _value(values: Mapping[str, Any], path: str) -> Any:

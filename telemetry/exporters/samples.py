@@ -20,17 +20,13 @@ from telemetry.domain import (
     Component,
     ExposedRun,
     Factors,
-    Histogram,
     Owner,
     RoundStatus,
     RoundSummary,
     sum_known,
 )
+from telemetry.exporters.family import Labels, Sample
 from telemetry.store.rules import lease_expired
-
-Labels = tuple[str, ...]
-Sample = tuple[Labels, float | Histogram]
-"""Values of the labels after ``run_id``, and the value."""
 
 CLOSED_STATUSES: Final[tuple[RoundStatus, ...]] = ("completed", "partial", "failed", "interrupted")
 CLIENTS_SOURCE: Final = "effective: counted emissions of the last round with energies ÷ energy"
