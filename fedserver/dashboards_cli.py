@@ -16,12 +16,13 @@ import typer
 
 from fedserver.dashboards.files import load_dashboards
 from fedserver.dashboards.grafana import Grafana
-from fedserver.dashboards.items import POSTGRES_UID, PROMETHEUS_UID, DataSource, Item
+from fedserver.dashboards.items import POSTGRES_UID, PROMETHEUS_UID, DataSource
 from fedserver.dashboards.marks import marks_of
 from fedserver.dashboards.sources import postgres_source, prometheus_source
 from fedserver.dashboards.steps import Outcome, walk, walk_boards
 from fedserver.errors import ConfigError, GrafanaAway, GrafanaRefused, Problem
 from fedserver.runs_common import DATABASE_VARIABLE, FileOption, StoreOption, opened_store
+from telemetry.domain import StoredRun
 
 EXIT_LEFT: Final = 1
 TOKEN_VARIABLE: Final = "GRAFANA_TOKEN"  # noqa: S105 a name
@@ -96,7 +97,7 @@ def push(
     """
     grafana = _grafana(url, token, token_file)
     wanted = _sources(prometheus_url, postgres_url, postgres_password, renew=renew_password)
-    done = _each(grafana, wanted, runs, store, config, apply=True)
+    done = _each(grafana, wanted, _runs(runs, store, config), apply=True)
     told = ", ".join(
         f"{count} {what}" for what, count in sorted(done.items()) if what != "unchanged"
     )
@@ -118,9 +119,8 @@ def check(
 ) -> None:
     """Say what Grafana lacks or has otherwise, and change nothing; exit code 1 if there is anything."""
     grafana = _grafana(url, token, token_file)
-    found = _each(
-        grafana, _sources(prometheus_url, postgres_url, None), runs, store, config, apply=False
-    )
+    wanted = _sources(prometheus_url, postgres_url, None)
+    found = _each(grafana, wanted, _runs(runs, store, config), apply=False)
     if set(found) - {"unchanged"}:
         raise typer.Exit(EXIT_LEFT)
     typer.echo("Grafana has all of it")
@@ -132,9 +132,7 @@ def check(
 def _each(
     grafana: Grafana,
     sources: Sequence[DataSource],
-    runs: int,
-    store: str | None,
-    config: Path | None,
+    runs: Sequence[StoredRun],
     *,
     apply: bool,
 ) -> Counter[str]:
@@ -143,8 +141,7 @@ def _each(
     try:
         typer.echo(f"{grafana.url}: Grafana {grafana.version()}")
         counted = _told(walk_boards(grafana, sources, files, apply=apply))
-        marks = _marks(grafana, runs, store, config)
-        marked = _told(walk(grafana, marks, apply=apply), brief=True)
+        marked = _told(walk(grafana, marks_of(grafana, runs), apply=apply), brief=True)
     except (GrafanaAway, GrafanaRefused) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_LEFT) from error
@@ -225,16 +222,16 @@ def _sources(
     return found
 
 
-def _marks(grafana: Grafana, most: int, store: str | None, config: Path | None) -> Iterable[Item]:
-    named = store is not None or config is not None or DATABASE_VARIABLE in os.environ
-    if not named and not Path("server.yaml").exists():
+def _runs(most: int, store: str | None, config: Path | None) -> list[StoredRun]:
+    """The newest runs, where a store is named."""
+    if store is None and config is None and DATABASE_VARIABLE not in os.environ:
         typer.echo("runs are not marked: no store is named (--store or -c)", err=True)
         return []
     with opened_store(store, config) as opened:
         runs = sorted(opened.runs(), key=lambda run: run.info.started_at, reverse=True)
     if len(runs) > most:
         typer.echo(f"the {most} newest of {len(runs)} runs are marked (--runs)", err=True)
-    return marks_of(grafana, runs[:most])
+    return runs[:most]
 
 
 def _wrong(path: str, text: str) -> ConfigError:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fedserver.errors import ConfigError, Problem
 
-_INSTALLED: Final = Path(__file__).parent / "files"
+_INSTALLED: Final = Path(__file__).parent / "json"
 _CHECKOUT: Final = Path(__file__).parents[2] / "grafana" / "dashboards"
 OVERVIEW_UID: Final = "fl-run-overview"
 """The dashboard that runs are marked on."""

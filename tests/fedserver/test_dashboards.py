@@ -235,7 +235,9 @@ def test_a_store_has_to_be_named(said: Any, grafana: GrafanaDouble) -> None:
     """Otherwise no run is marked, and that is told; one that is not there is an error."""
     assert "runs are not marked" in said("push")[1]
     assert grafana.annotations == {}
+    grafana.requests.clear()
     assert "no such file" in said("push", "--store", "sqlite:///none.db", code=2)[1]
+    assert grafana.requests == []
 
 
 # --- when Grafana says no -------------------------------------------------------------------------
