@@ -7,6 +7,7 @@ an engine stands in `tests.compose.translation`. Grafana itself is not run: what
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +26,7 @@ from fastapi.testclient import TestClient
 from telemetry.service.service import create_service
 from telemetry.store import open_store
 from telemetry.store.base import Store
+from tests.compose.files import ROOT
 from tests.compose.processes import WAIT_S, Stack
 
 ROUNDS: Final = 2
@@ -300,6 +302,59 @@ def test_grafana_would_find_what_it_reads(stack: Stack) -> None:
             with pytest.raises(psycopg.OperationalError, match="password"):
                 psycopg.connect(**connect, password=wrong)
     assert kinds == {"prometheus": 1, "postgres": 1}
+
+
+def documented(service: str) -> list[list[str]]:
+    """The commands that docs/deployment.md runs within a container."""
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    found = re.findall(rf"docker compose exec (?:-T )?{service} ([^`\n<>|]+)", page)
+    assert found
+    return [shlex.split(command) for command in found]
+
+
+@pytest.mark.parametrize("service", ["fedserver", "telemetry"])
+def test_the_commands_of_the_documentation_work(stack: Stack, service: str) -> None:
+    """Each prints a token that its server then knows."""
+    for program, *arguments in documented(service):
+        assert program == "fedserver"
+        for words in (arguments, [*arguments[: arguments.index("create")], "list"]):
+            done = subprocess.run(
+                [shutil.which("fedserver", path=stack.programs) or "", *words],
+                env=stack.environment(service), cwd=stack.folder,
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+        assert arguments[arguments.index("--label") + 1] in done.stdout
+
+
+def test_the_backup_of_the_documentation_brings_everything_back(stack: Stack) -> None:
+    """Into a database that lost its tables, with the commands of the page."""
+    server = stack.postgres
+    assert server is not None
+    dump, restore = [c for c in documented("postgres") if c[0].startswith("pg_")][:2]
+    around = server.surroundings() | {"PGHOST": str(server.folder)}
+
+    def run(command: list[str], **redirected: Any) -> None:
+        program = str(server.programs / command[0])
+        subprocess.run([program, *command[1:]], env=around, check=True, timeout=60, **redirected)
+
+    path = stack.folder / "telemetry.dump"
+    with path.open("wb") as out:
+        run(dump, stdout=out)
+    url = server.url("telemetry", "telemetry")
+    with closing(open_store(url)) as store:
+        before = store.runs()
+        rounds = list(store.rounds(before[0].run_id))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP TABLE runs CASCADE")
+    with path.open("rb") as back:
+        run(restore, stdin=back)
+    with closing(open_store(url)) as store:
+        assert store.runs() == before
+        assert list(store.rounds(before[0].run_id)) == rounds
+    with psycopg.connect(url) as connection:
+        connection.execute("SET ROLE grafana_reader")
+        assert connection.execute("SELECT count(*) FROM v_run").fetchone() == (len(before),)
 
 
 def test_everything_in_the_file_was_run_and_ends_in_order(stack: Stack) -> None:
