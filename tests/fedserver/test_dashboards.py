@@ -309,6 +309,12 @@ def test_each_refusal_is_a_sentence(
     assert "created" not in out or "folder" in out
 
 
+def test_a_token_that_grafana_repeats_is_cut_out(said: Any, grafana: GrafanaDouble) -> None:
+    """Its words are printed, and nobody's secret with them."""
+    grafana.instead["GET /api/folders"] = (403, {"message": f"no such right: {TOKEN}\n\tat all"})
+    assert "Grafana says: no such right: … at all" in said("push", code=1)[1]
+
+
 def test_a_dashboard_of_a_plugin_is_left_alone(said: Any, grafana: GrafanaDouble) -> None:
     """412 with its reason; the others are saved."""
     grafana.plugin_dashboards = {"fl-fleet"}
