@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help pictures demo env test test-slow bench lint format examples lock clean
+.PHONY: help pictures dashboards demo env test test-slow bench lint format examples lock clean
 
 export FLWR_TELEMETRY_ENABLED := 0
 
@@ -47,6 +47,9 @@ env: ## .env with random secrets for docker compose; an existing one is left alo
 
 pictures: $(READY) ## make the pictures of the README again, from a real demo
 	@PYTHONPATH=$(CURDIR) $(BIN)/python docs/make_pictures.py
+
+dashboards: $(READY) ## write the Grafana dashboards again, from the catalogue of metrics
+	@$(BIN)/python -m grafana.build
 
 bench: $(READY) ## every benchmark; fails if one misses its target
 	@missed=(); for file in benchmarks/[a-z]*.py; do \

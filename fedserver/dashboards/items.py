@@ -10,8 +10,8 @@ from fedserver.dashboards.files import Json
 from fedserver.dashboards.grafana import Grafana
 from fedserver.errors import GrafanaRefused
 
-FOLDER_UID: Final = "fl-emissions"
-FOLDER_TITLE: Final = "FL Emissions"
+FOLDER_UID: Final = "federated-learning"
+FOLDER_TITLE: Final = "Federated learning"
 PROMETHEUS_UID: Final = "fl-prometheus"
 POSTGRES_UID: Final = "fl-postgresql"
 """Uids of our own: one called ``prometheus`` may be somebody else's."""
@@ -147,9 +147,7 @@ class Dashboard:
         found = grafana.find(f"/dashboards/uid/{self.uid}", f"read the {self.name}")
         if found is None:
             return Finding(None)
-        there = found.get("dashboard", {})
-        ours = {key: value for key, value in self.wanted.items() if key not in ("id", "version")}
-        differs = list(differences(ours, there))
+        differs = list(differences(self._ours(), found.get("dashboard", {})))
         folder = found.get("meta", {}).get("folderUid", "")
         differs += differences(self.folder_uid, folder, "folder")
         return Finding(found, tuple(differs))
@@ -157,10 +155,13 @@ class Dashboard:
     def bring(self, grafana: Grafana, _: Finding) -> None:
         """Create or overwrite it."""
         body = {
-            "dashboard": {**self.wanted, "id": None},
+            "dashboard": {**self._ours(), "id": None},
             "folderUid": self.folder_uid,
             "message": MESSAGE,
             "overwrite": True,
         }
         to_do = f"save the {self.name}, which needs the role Editor"
         grafana.change("POST", "/dashboards/db", body, to_do)
+
+    def _ours(self) -> Json:
+        return {key: value for key, value in self.wanted.items() if key not in ("id", "version")}

@@ -185,6 +185,16 @@ FAMILIES: Final[tuple[Family[RunView], ...]] = (
         tracked_only=True,
     ),
     Family(
+        "fl_round_energy_joules",
+        "gauge",
+        "Measured energy of a closed round at the meter, before PUE, its last attempt only. Server: "
+        "without the clients on its machine. Clients: accepted reports that carry an energy; absent "
+        "where none does.",
+        take.round_energy,
+        ("round", "component"),
+        tracked_only=True,
+    ),
+    Family(
         "fl_round_training_metric",
         "gauge",
         "Training metrics of a closed round, of its last attempt; which ones, as in "

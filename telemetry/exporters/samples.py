@@ -382,6 +382,15 @@ def round_emissions(view: RunView) -> Iterator[Sample]:
                 yield (str(row.round), component), kg * GRAMS_PER_KG
 
 
+def round_energy(view: RunView) -> Iterator[Sample]:
+    """Joules of each closed round."""
+    for row in view.exposed.rounds:
+        clients_kwh = row.clients_energy_kwh if row.clients_energy_reports else None
+        for component, kwh in (("server", row.server_energy_kwh), ("clients", clients_kwh)):
+            if kwh is not None:
+                yield (str(row.round), component), kwh * JOULES_PER_KWH
+
+
 def round_training(view: RunView) -> Iterator[Sample]:
     """Of each closed round."""
     names = view.metric_names

@@ -131,10 +131,7 @@ def look_at_grafana(stack: Stack) -> list[dict[str, Any]]:
     sources = []
     for path in sorted((provisioning / "datasources").glob("*.y*ml")):
         text = stack.machine.names("grafana", path.read_text(encoding="utf-8"))
-        for variable in re.findall(r"\$\{?([A-Z_]+)", text):
-            text = re.sub(rf"\$(\{{{variable}\}}|{variable}\b)", environment[variable], text)
-            stack.note("grafana", "variable", variable)
-        sources += yaml.safe_load(text)["datasources"]
+        sources += [filled_in(stack, source) for source in yaml.safe_load(text)["datasources"]]
     providers = []
     for path in sorted((provisioning / "dashboards").glob("*.y*ml")):
         providers += yaml.safe_load(path.read_text(encoding="utf-8"))["providers"]
@@ -148,6 +145,19 @@ def look_at_grafana(stack: Stack) -> list[dict[str, Any]]:
     stack.note("grafana", "variable", "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH")
     stack.note("grafana", "mount", "/etc/grafana/provisioning")
     return sources
+
+
+def filled_in(stack: Stack, value: Any) -> Any:
+    """A value of a provisioning file with the environment's variables put in, as Grafana does."""
+    if isinstance(value, dict):
+        return {key: filled_in(stack, item) for key, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    environment = stack.services["grafana"]["environment"]
+    for variable in re.findall(r"\$\{?([A-Za-z_]+)", value):
+        value = re.sub(rf"\$(\{{{variable}\}}|{variable}\b)", environment[variable], value)
+        stack.note("grafana", "variable", variable)
+    return value
 
 
 def stores(stack: Stack) -> tuple[Store, Store]:

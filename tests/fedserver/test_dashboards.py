@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fedserver.cli import main
 from fedserver.dashboards import files
 from fedserver.dashboards.differences import differences
+from fedserver.dashboards.items import FOLDER_TITLE, FOLDER_UID
 from fedserver.errors import ConfigError
 from telemetry.store import open_store
 from telemetry.testing import OWNER, RUN_ID, START, make_round, make_run
@@ -91,8 +93,8 @@ def test_a_push_brings_everything_and_a_second_one_changes_nothing(
     assert "Grafana 12.4.11" in out
     assert out.endswith("9 created\n")
     assert sorted(grafana.dashboards) == BOARDS
-    assert {d["meta"]["folderUid"] for d in grafana.dashboards.values()} == {"fl-emissions"}
-    assert grafana.folders["fl-emissions"]["title"] == "FL Emissions"
+    assert {d["meta"]["folderUid"] for d in grafana.dashboards.values()} == {"federated-learning"}
+    assert grafana.folders["federated-learning"]["title"] == "Federated learning"
     assert grafana.sources["fl-prometheus"]["url"] == "http://prometheus:9090"
     assert grafana.sources["fl-prometheus"]["jsonData"]["timeInterval"] == "5s"
     postgres = grafana.sources["fl-postgresql"]
@@ -120,7 +122,7 @@ def test_the_dashboards_use_the_data_sources_that_were_pushed(
             variable.get("current", {}).get("value")
             for board in grafana.dashboards.values()
             for variable in board["dashboard"]["templating"]["list"]
-            if variable["type"] == "datasource" and variable["query"] == kind
+            if variable.get("type") == "datasource" and variable["query"] == kind
         }
 
     own: dict[str, set[str | None]] = {
@@ -129,7 +131,7 @@ def test_the_dashboards_use_the_data_sources_that_were_pushed(
     said("push")
     for file in files.load_dashboards():
         for variable in file["templating"]["list"]:
-            if variable["type"] == "datasource":
+            if variable.get("type") == "datasource":
                 own[variable["query"]].add(variable.get("current", {}).get("value"))
     assert {kind: current(kind) for kind in own} == own
     said("push", *SOURCES)
@@ -149,16 +151,16 @@ def test_what_somebody_changed_is_named_and_brought_back(said: Any, grafana: Gra
     grafana.dashboards["fl-service-health"]["meta"]["folderUid"] = "elsewhere"
     grafana.sources["fl-prometheus"]["url"] = "http://old:9090"
     grafana.sources["fl-prometheus"]["jsonData"]["customQueryParameters"] = "a=b"
-    grafana.folders["fl-emissions"]["title"] = "Renamed"
+    grafana.folders["federated-learning"]["title"] = "Renamed"
     before = len(grafana.changes)
     out, _ = said("check", *CHECKED, code=1)
     assert len(grafana.changes) == before
     assert f'panels[0].title: {json.dumps(title)}, there "Mine"' in out
-    assert 'folder: "fl-emissions", there "elsewhere"' in out
+    assert 'folder: "federated-learning", there "elsewhere"' in out
     assert 'url: "http://prometheus:9090", there "http://old:9090"' in out
     assert out.count(": different\n") == 4
     assert "dashboard fl-run-overview: unchanged" in out
-    assert "folder fl-emissions: unchanged" in out
+    assert "folder federated-learning: unchanged" in out
     assert said("push", *SOURCES)[0].endswith("4 updated\n")
     assert grafana.sources["fl-prometheus"]["jsonData"]["customQueryParameters"] == "a=b"
     assert grafana.sources["fl-postgresql"]["secureJsonData"] == {"password": "the-word"}
@@ -261,7 +263,7 @@ def test_a_viewer_gets_no_folder_and_so_no_dashboards(said: Any, grafana: Grafan
     """What depends on what was refused is not tried."""
     grafana.permissions = VIEWER
     _, err = said("push", code=1)
-    assert "folder fl-emissions: failed: 403" in err
+    assert "folder federated-learning: failed: 403" in err
     assert err.count("not tried: there is no folder") == 4
     assert [path for _, path in grafana.changes] == ["/api/folders"]
 
@@ -487,6 +489,13 @@ def test_the_files_are_those_of_the_checkout() -> None:
     """The four, each under its uid."""
     assert [board["uid"] for board in files.load_dashboards()] == BOARDS
     assert {path.stem for path in (ROOT / "grafana" / "dashboards").glob("*.json")} == set(BOARDS)
+
+
+def test_the_folder_is_that_of_the_provisioning() -> None:
+    """Whoever moves from one way to the other finds the same folder."""
+    path = ROOT / "grafana" / "provisioning" / "dashboards" / "dashboards.yml"
+    (provider,) = yaml.safe_load(path.read_text(encoding="utf-8"))["providers"]
+    assert (provider["folderUid"], provider["folder"]) == (FOLDER_UID, FOLDER_TITLE)
 
 
 def test_files_that_are_no_dashboards_are_told(tmp_path: Path) -> None:

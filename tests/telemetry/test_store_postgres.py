@@ -41,7 +41,7 @@ from tests.telemetry.test_store_contract import LOOKS, OWNERS, STEPS, done, ever
 
 PAST_SCHEMAS = Path(__file__).parent / "schemas"
 CLIENTS: dict[str, float | str] = {"1": 0.5, "2": "missing", "3": "negative"}
-VIEWS = ("v_run", "v_round", "v_client_round")
+VIEWS = ("v_run", "v_round", "v_client_round", "v_report", "v_run_value")
 
 
 @pytest.fixture

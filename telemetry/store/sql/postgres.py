@@ -21,7 +21,9 @@ from telemetry.store.sql.store import SqlStore
 
 READER_ROLE: Final = "telemetry_reader"
 """May read the views and the training metrics, and nothing else: for dashboards."""
-READABLE: Final = ("v_run", "v_round", "v_client_round", "training_metrics")
+READABLE: Final = (
+    "v_run", "v_round", "v_client_round", "v_report", "v_run_value", "training_metrics",
+)  # fmt: skip
 _DRIVER: Final = "postgresql+psycopg"
 _SCHEMA_LOCK: Final = 0x666C5F74  # any number that nobody else's advisory lock has: "fl_t"
 _CONNECT_TIMEOUT_S: Final = 5
