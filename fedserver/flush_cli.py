@@ -78,7 +78,7 @@ def flush(
         left = delivery.backlog()
     typer.echo(f"{before - left.rounds} round(s) delivered to {options.service_url}")
     if problem is not None or left.oldest_at is not None:
-        why = f": {problem}" if problem else ", refused by the service"
+        why = f": {problem}" if problem else ", not taken by the service (why stands above)"
         what = f"{left.rounds} round(s), or how a run ended, are left{why}"
         typer.echo(f"{what}; they stay in {store_url(store, config)}", err=True)
         raise typer.Exit(EXIT_LEFT)

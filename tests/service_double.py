@@ -60,6 +60,9 @@ class ServiceDouble(AbstractContextManager["ServiceDouble"]):
         self.faults: deque[str | None] = deque()
         self.refused_rounds: set[int] = set()
         self.foreign_runs: set[str] = set()
+        self.faulty_rounds: set[tuple[str, int]] = set()
+        """Run and round that it fails at (500), whatever comes with them."""
+        self.faulty_runs: set[str] = set()
         self.max_body_bytes: int | None = None
         self.token: str | None = None
         self.always: str | None = None
@@ -149,6 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
                     raise _Refused(401, "token unknown")
             if double.max_body_bytes is not None and len(body) > double.max_body_bytes:
                 raise _Refused(413, "too large")
+            if run_id in double.faulty_runs:
+                raise _Refused(500, "made to fail at this run")
             if run_id in double.foreign_runs:
                 raise _Refused(404, "no such run")
             try:
@@ -180,6 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, b'{"received": 1, "stored": 1}'
         records = take_rounds(body, run_id)
         double.requests.append(("POST", f"{run_id}/rounds", len(records)))
+        if double.faulty_rounds & {(run_id, record.round) for record in records}:
+            raise _Refused(500, "made to fail at a round")
         for record in records:
             if record.closed and record.round in double.refused_rounds:
                 raise _Refused(422, f"round {record.round} is refused")
@@ -271,17 +278,22 @@ def assert_same(service: Store, server: Store, run_ids: Iterable[str] | None = N
     expected = [run.run_id for run in server.runs()] if run_ids is None else list(run_ids)
     assert [run.run_id for run in service.runs()] == expected
     for run_id in expected:
-        here, there = service.run(run_id), server.run(run_id)
-        facts = ("info", "status", "reason", "ended_at", "totals", "sha256")
-        for name in facts:
-            assert getattr(here, name) == getattr(there, name), (run_id, name)
-        assert list(service.rounds(run_id)) == list(server.rounds(run_id))
-        assert list(service.reports(run_id)) == list(server.reports(run_id))
-        assert list(service.participants(run_id)) == list(server.participants(run_id))
-        for row in server.rounds(run_id):
-            key = run_id, row.round, row.attempt
-            told = server.round(*key).model_copy(update={"noise": None})
-            assert service.round(*key) == told
+        assert_same_run(service, server, run_id)
+
+
+def assert_same_run(service: Store, server: Store, run_id: str) -> None:
+    """`assert_same` of one run."""
+    here, there = service.run(run_id), server.run(run_id)
+    facts = ("info", "status", "reason", "ended_at", "totals", "sha256")
+    for name in facts:
+        assert getattr(here, name) == getattr(there, name), (run_id, name)
+    assert list(service.rounds(run_id)) == list(server.rounds(run_id))
+    assert list(service.reports(run_id)) == list(server.reports(run_id))
+    assert list(service.participants(run_id)) == list(server.participants(run_id))
+    for row in server.rounds(run_id):
+        key = run_id, row.round, row.attempt
+        told = server.round(*key).model_copy(update={"noise": None})
+        assert service.round(*key) == told
 
 
 def main() -> None:

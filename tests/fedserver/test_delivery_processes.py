@@ -396,7 +396,8 @@ def test_flush_says_what_is_left(tmp_path: Path) -> None:
         double.refused_rounds = {1}
         refused = flush(tmp_path, double.url)
         assert refused.returncode == 1
-        assert "refused by the service" in refused.stderr
+        assert "not taken by the service" in refused.stderr
+        assert "422" in refused.stderr
         double.refused_rounds = set()
         double.token = "flt_right"
         token = tmp_path / "token"
