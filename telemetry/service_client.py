@@ -165,7 +165,8 @@ def _is_fault(status: int, headers: httpx.Headers) -> bool:
 
 
 def _by_service(headers: httpx.Headers) -> bool:
-    return headers.get("Content-Type", "").partition(";")[0].strip() == PROBLEM_TYPE
+    kind: str = headers.get("Content-Type", "")
+    return kind.partition(";")[0].strip() == PROBLEM_TYPE
 
 
 def _no_service() -> ServiceAway:
