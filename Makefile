@@ -15,6 +15,9 @@ BIN := .venv/bin
 WORKERS ?= 3
 READY := .venv/.ready
 SIMULATION := .venv/.simulation
+PYTORCH := .venv/.pytorch
+# Of examples/pytorch alone. The default package of Linux brings CUDA along; a CPU build is enough.
+TORCH ?= torch==2.13.0
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet \
 	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command "make lock"
@@ -29,7 +32,7 @@ test: lint ## lint, types and every test that is not slow
 	@.ci/debian-tools
 	@$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
-test-slow: $(SIMULATION) ## the tests that take minutes
+test-slow: $(SIMULATION) $(PYTORCH) ## the tests that take minutes
 	@.ci/debian-tools
 	@$(BIN)/pytest -m slow
 
@@ -50,7 +53,7 @@ bench: $(READY) ## every benchmark; fails if one misses its target
 		echo "== $$file"; $(BIN)/python "$$file" || missed+=("$$file"); done; \
 	if (($${#missed[@]})); then echo "missed: $${missed[*]}" >&2; exit 1; fi
 
-examples: $(SIMULATION) ## run every example that runs by itself
+examples: $(SIMULATION) $(PYTORCH) ## run every example that runs by itself
 	@for script in examples/*/run.sh; do echo "== $$script"; PATH="$(CURDIR)/$(BIN):$$PATH" bash "$$script"; done
 
 lock: $(READY) ## resolve pyproject.toml again; UPGRADE=--upgrade takes new versions
@@ -72,4 +75,8 @@ $(READY): requirements.lock pyproject.toml
 # ray is large and only simulations need it: not in the lock of everybody.
 $(SIMULATION): $(READY) requirements-simulation.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-simulation.lock
+	@touch $@
+
+$(PYTORCH): $(READY)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$(TORCH)"
 	@touch $@
