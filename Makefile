@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help pictures dashboards demo env test test-slow bench lint format examples lock clean
+.PHONY: help pictures dashboards docs reference demo env test test-slow bench lint format examples lock clean
 
 export FLWR_TELEMETRY_ENABLED := 0
 
@@ -16,6 +16,7 @@ WORKERS ?= 3
 READY := .venv/.ready
 SIMULATION := .venv/.simulation
 PYTORCH := .venv/.pytorch
+DOCS := .venv/.docs
 # Of examples/pytorch alone. The default package of Linux brings CUDA along; a CPU build is enough.
 TORCH ?= torch==2.13.0
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet \
@@ -32,7 +33,7 @@ test: lint ## lint, types and every test that is not slow
 	@.ci/debian-tools
 	@$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
-test-slow: $(SIMULATION) $(PYTORCH) ## the tests that take minutes
+test-slow: $(SIMULATION) $(PYTORCH) $(DOCS) ## the tests that take minutes
 	@.ci/debian-tools
 	@$(BIN)/pytest -m slow
 
@@ -51,6 +52,14 @@ env: ## .env with random secrets for docker compose; an existing one is left alo
 pictures: $(READY) ## make the pictures of the README again, from a real demo
 	@PYTHONPATH=$(CURDIR) $(BIN)/python docs/make_pictures.py
 
+docs: $(DOCS) ## the documentation site, in build/site
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/site
+	@echo "build/site/index.html"
+
+reference: $(READY) ## write docs/reference/ and docs/metrics.md again, from the code
+	@$(BIN)/python docs/make_reference.py
+	@$(BIN)/python docs/make_metrics.py
+
 dashboards: $(READY) ## write the Grafana dashboards again, from the catalogue of metrics
 	@$(BIN)/python -m grafana.build
 
@@ -66,6 +75,7 @@ lock: $(READY) ## resolve pyproject.toml again; UPGRADE=--upgrade takes new vers
 	@$(LOCK) --extra demo --extra dp --extra postgres --extra grafana --group dev $(UPGRADE) --output-file requirements.lock
 	@$(LOCK) --extra demo --extra dp --extra postgres --extra grafana --constraint requirements.lock --output-file requirements-image.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group build --constraint requirements.lock --output-file requirements-build.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group docs --constraint requirements.lock --output-file requirements-docs.lock
 	@$(LOCK) --extra simulation --constraint requirements.lock $(UPGRADE) --output-file requirements-simulation.lock
 
 clean: ## remove what these targets made; runs and databases stay
@@ -83,6 +93,10 @@ $(READY): requirements.lock pyproject.toml
 # ray is large and only simulations need it: not in the lock of everybody.
 $(SIMULATION): $(READY) requirements-simulation.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-simulation.lock
+	@touch $@
+
+$(DOCS): $(READY) requirements-docs.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-docs.lock
 	@touch $@
 
 $(PYTORCH): $(READY)

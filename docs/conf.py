@@ -29,5 +29,3 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_class_signature = "separated"
 autodoc_default_options = {"members": True, "show-inheritance": False}
-# Left out: pydantic writes them on every record.
-autodoc_mock_imports: list[str] = []

@@ -48,7 +48,9 @@ CSV: Final[dict[str, str]] = _OF_RUN | {
     "privacy_epsilon": "Privacy loss spent by the run so far, where it is accounted for.",
 }
 
-SEAL: Final = "SHA-256 over the facts and figures of an ended run; `fedserver runs verify` computes it again."
+SEAL: Final = (
+    "SHA-256 over the facts and figures of an ended run; `fedserver runs verify` computes it again."
+)
 
 CLIENTS_CSV: Final[dict[str, str]] = _OF_RUN | {
     "reported_round": "The round that the client worked for; earlier than `round` for a late report.",
