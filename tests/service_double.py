@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
@@ -89,6 +90,59 @@ class ServiceDouble(AbstractContextManager["ServiceDouble"]):
         with self.lock:
             return self.faults.popleft() if self.faults else self.always
 
+    def take(self, method: str, path: str, headers: Message, body: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer; raises `Refused`."""
+        with self.lock:  # all or nothing, one after another
+            run_id, _, what = path.removeprefix("/api/v1/runs/").partition("/")
+            if self.token is not None:
+                shown = headers.get("Authorization")
+                if shown != f"Bearer {self.token}":
+                    raise Refused(401, "token unknown")
+            if self.max_body_bytes is not None and len(body) > self.max_body_bytes:
+                raise Refused(413, "too large")
+            if run_id in self.faulty_runs:
+                raise Refused(500, "made to fail at this run")
+            if run_id in self.foreign_runs:
+                raise Refused(404, "no such run")
+            try:
+                return self._stored(run_id, what, body)
+            except BadBody as error:
+                raise Refused(error.status, str(error)) from error
+            except RunDeleted as error:
+                raise Refused(410, str(error)) from error
+            except RunNotFound as error:
+                raise Refused(404, "no such run") from error
+            except (RunExists, RoundConflict) as error:
+                raise Refused(409, str(error)) from error
+
+    def _stored(self, run_id: str, what: str, body: bytes) -> tuple[int, bytes]:
+        store = self.store
+        if what == "":
+            info: RunInfo = take_run(body, run_id)
+            self.requests.append(("PUT", run_id, 0))
+            store.start_run(info, OWNER, utc_now())
+            return 200, b'{"received": 1, "stored": 1}'
+        run = store.run(run_id)
+        if what == "finish":
+            self.requests.append(("POST", f"{run_id}/finish", 0))
+            finish = take_finish(body)
+            store.add_late_reports(run_id, finish.late_reports - _late(store, run))
+            store.finish_run(run_id, finish.status, finish.ended_at, finish.reason)
+            return 200, b'{"received": 1, "stored": 1}'
+        records = take_rounds(body, run_id)
+        self.requests.append(("POST", f"{run_id}/rounds", len(records)))
+        if self.faulty_rounds & {(run_id, record.round) for record in records}:
+            raise Refused(500, "made to fail at a round")
+        for record in records:
+            if record.closed and record.round in self.refused_rounds:
+                raise Refused(422, f"round {record.round} is refused")
+        for record in records:
+            if run.ended_at is not None and may_resume(run.status) and record.attempt > 1:
+                store.resume_run(run_id, OWNER, utc_now())
+                run = store.run(run_id)
+        stored = sum(store.record_round(record) for record in records)
+        return 200, json.dumps({"received": len(records), "stored": stored}).encode()
+
     def __enter__(self) -> ServiceDouble:
         self._thread.start()
         return self
@@ -100,7 +154,9 @@ class ServiceDouble(AbstractContextManager["ServiceDouble"]):
         self._thread.join(5)
 
 
-class _Refused(Exception):
+class Refused(Exception):
+    """A problem document."""
+
     def __init__(self, status: int, detail: str) -> None:
         self.status = status
         self.detail = detail
@@ -133,69 +189,14 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in BEFORE:
             return self._fault(fault)
         try:
-            status, answer = self._take(body)
-        except _Refused as refused:
+            status, answer = self.double.take(self.command, self.path, self.headers, body)
+        except Refused as refused:
             document = {"title": "refused", "status": refused.status, "detail": refused.detail}
             kind = "application/problem+json"
             return self._send(refused.status, json.dumps(document).encode(), kind)
         if fault is not None:
             return self._fault(fault)
         return self._send(status, answer)
-
-    def _take(self, body: bytes) -> tuple[int, bytes]:
-        double = self.double
-        with double.lock:  # all or nothing, one after another
-            run_id, _, what = self.path.removeprefix("/api/v1/runs/").partition("/")
-            if double.token is not None:
-                shown = self.headers.get("Authorization")
-                if shown != f"Bearer {double.token}":
-                    raise _Refused(401, "token unknown")
-            if double.max_body_bytes is not None and len(body) > double.max_body_bytes:
-                raise _Refused(413, "too large")
-            if run_id in double.faulty_runs:
-                raise _Refused(500, "made to fail at this run")
-            if run_id in double.foreign_runs:
-                raise _Refused(404, "no such run")
-            try:
-                return self._stored(double, run_id, what, body)
-            except BadBody as error:
-                raise _Refused(error.status, str(error)) from error
-            except RunDeleted as error:
-                raise _Refused(410, str(error)) from error
-            except RunNotFound as error:
-                raise _Refused(404, "no such run") from error
-            except (RunExists, RoundConflict) as error:
-                raise _Refused(409, str(error)) from error
-
-    def _stored(
-        self, double: ServiceDouble, run_id: str, what: str, body: bytes
-    ) -> tuple[int, bytes]:
-        store = double.store
-        if what == "":
-            info: RunInfo = take_run(body, run_id)
-            double.requests.append(("PUT", run_id, 0))
-            store.start_run(info, OWNER, utc_now())
-            return 200, b'{"received": 1, "stored": 1}'
-        run = store.run(run_id)
-        if what == "finish":
-            double.requests.append(("POST", f"{run_id}/finish", 0))
-            finish = take_finish(body)
-            store.add_late_reports(run_id, finish.late_reports - _late(store, run))
-            store.finish_run(run_id, finish.status, finish.ended_at, finish.reason)
-            return 200, b'{"received": 1, "stored": 1}'
-        records = take_rounds(body, run_id)
-        double.requests.append(("POST", f"{run_id}/rounds", len(records)))
-        if double.faulty_rounds & {(run_id, record.round) for record in records}:
-            raise _Refused(500, "made to fail at a round")
-        for record in records:
-            if record.closed and record.round in double.refused_rounds:
-                raise _Refused(422, f"round {record.round} is refused")
-        for record in records:
-            if run.ended_at is not None and may_resume(run.status) and record.attempt > 1:
-                store.resume_run(run_id, OWNER, utc_now())
-                run = store.run(run_id)
-        stored = sum(store.record_round(record) for record in records)
-        return 200, json.dumps({"received": len(records), "stored": stored}).encode()
 
     def _fault(self, fault: str) -> None:
         match fault.split():
