@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
+import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,53 +17,60 @@ import httpx
 from tests.tools import require_tool
 
 START_TIMEOUT_S: Final = 30.0
+LOOK_S: Final = 0.1
 Labels = frozenset[tuple[str, str]]
 
 
 class Prometheus(AbstractContextManager["Prometheus"]):
-    """Scrapes what ``config`` names, on a free port of this machine, with its data in ``folder``."""
+    """Scrapes what ``config`` names, with its data in ``folder``; answers on a free port, at ``url``."""
 
     def __init__(self, config: Path, folder: Path) -> None:
-        self._folder = folder
-        port = _free_port()
-        self.url = f"http://127.0.0.1:{port}"
         folder.mkdir(exist_ok=True)
-        self._log = (folder / "log").open("wb")
+        self._log_path = folder / "log"
+        self._log = self._log_path.open("wb")
         self.process = subprocess.Popen(
             [
                 require_tool("prometheus"),
                 f"--config.file={config}",
                 f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-                "--log.level=warn",
+                "--web.listen-address=127.0.0.1:0",
             ],
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env={"PATH": os.environ["PATH"]},
         )
-        self._http = httpx.Client(base_url=self.url, trust_env=False, timeout=30)
+        self._http = httpx.Client(trust_env=False, timeout=30)
+        self.url = ""
         try:
-            self.until(self._ready, "it answers", START_TIMEOUT_S)
+            self.url = self.until(self._address, "it listens", START_TIMEOUT_S)
+            self.until(self._ready, "it is ready", START_TIMEOUT_S)
         except BaseException:
             self.__exit__()
             raise
 
     @property
     def log(self) -> str:
-        """What it complained about."""
-        return (self._folder / "log").read_text(encoding="utf-8", errors="replace")
+        """What it said."""
+        return self._log_path.read_text(encoding="utf-8", errors="replace")
 
     def ask(self, path: str, **parameters: str | float) -> Any:
         """``data`` of an answer of its HTTP interface; what is wrong is an `AssertionError`."""
-        answer = self._http.get(f"/api/v1/{path}", params=parameters)
+        answer = self._http.get(f"{self.url}/api/v1/{path}", params=parameters)
         assert answer.status_code == 200, f"{parameters}: {answer.text}"
         return answer.json()["data"]
 
-    def query(self, expression: str, at: float | None = None) -> dict[Labels, float]:
+    def query(self, expression: str) -> dict[Labels, float]:
         """An instant query: values by labels, the metric's name among them as ``__name__``."""
-        when = {} if at is None else {"time": at}
-        result = self.ask("query", query=expression, **when)["result"]
+        result = self.ask("query", query=expression)["result"]
         return {frozenset(row["metric"].items()): float(row["value"][1]) for row in result}
+
+    def reload(self) -> None:
+        """Read the configuration again."""
+        before = self.log.count("Completed loading of configuration file")
+        self.process.send_signal(signal.SIGHUP)
+        self.until(
+            lambda: self.log.count("Completed loading of configuration file") > before, "it reloads"
+        )
 
     def until(
         self, condition: Callable[[], Any], what: str = "it holds", timeout_s: float = 60.0
@@ -72,7 +80,7 @@ class Prometheus(AbstractContextManager["Prometheus"]):
         while not (found := condition()):
             assert self.process.poll() is None, f"Prometheus ended:\n{self.log}"
             assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}\n{self.log}"
-            time.sleep(0.1)
+            time.sleep(LOOK_S)
         return found
 
     def __exit__(self, *_: object) -> None:
@@ -82,15 +90,9 @@ class Prometheus(AbstractContextManager["Prometheus"]):
         self._http.close()
         self._log.close()
 
+    def _address(self) -> str | None:
+        found = re.search(r'msg="Listening on" address=(\S+)', self.log)
+        return None if found is None else f"http://{found[1]}"
+
     def _ready(self) -> bool:
-        try:
-            return self._http.get("/-/ready").status_code == 200
-        except httpx.TransportError:
-            return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+        return self._http.get(f"{self.url}/-/ready").status_code == 200

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -28,7 +29,7 @@ FLEET = (
     Script(metrics={"emissions": 2e-6, "accuracy": 0.7}),
     Script(metrics={"accuracy": 0.6}),
 )
-ROUNDS = 3
+ROUNDS = 6
 
 
 @dataclass
@@ -61,16 +62,19 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     with ExitStack() as stack:
         store_url = f"sqlite:///{folder / 'service.db'}"
         write, read = _tokens(store_url)
-        _, service_url = stack.enter_context(service(store_url, folder / "service.log"))
+        _, service_url = stack.enter_context(
+            service(store_url, folder / "service.log", "--max-series", "4000")
+        )
         (folder / "write-token").write_text(write)
         (folder / "telemetry_read_token").write_text(read)
         (folder / "fedserver_read_token").write_text(READ_TOKEN)
-        options = {"rounds": ROUNDS, "telemetry__http__linger_s": "forever"}
+        options: dict[str, Any] = {"rounds": ROUNDS, "telemetry__http__linger_s": "forever"}
         own = _server(
             stack,
             folder / "own",
             telemetry__http__read_token_file=str(folder / "fedserver_read_token"),
             emissions__budget_kg=0.001,
+            telemetry__max_series=90,
             **options,
         )
         delivering = _server(
@@ -110,7 +114,8 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
             ),
             "the rules have evaluated the ends of both runs",
         )
-        yield Scraped(prometheus, *runs, page)
+        own_run, delivered = runs
+        yield Scraped(prometheus, own_run, delivered, page)
 
 
 def _tokens(store_url: str) -> tuple[str, str]:
@@ -124,7 +129,7 @@ def _tokens(store_url: str) -> tuple[str, str]:
     return made[0], made[1]
 
 
-def _server(stack: ExitStack, folder: Path, **options: object) -> ServerProcess:
+def _server(stack: ExitStack, folder: Path, **options: Any) -> ServerProcess:
     folder.mkdir()
     server = ServerProcess(folder, len(FLEET), **options)
     return stack.enter_context(server)
@@ -202,6 +207,21 @@ def test_the_projected_budget_is_the_runs_use_of_it(scraped: Scraped) -> None:
 def test_a_training_without_faults_fires_no_alert(scraped: Scraped) -> None:
     """Coverage of two thirds is pending at the most: the runs were short, and have ended."""
     assert scraped.prometheus.query('ALERTS{alertstate="firing"}') == {}
+
+
+def test_max_series_holds_as_it_was_set(scraped: Scraped) -> None:
+    """In the server's file and on the service's command line; with rounds left out, if need be."""
+
+    def value(expression: str) -> float:
+        (found,) = scraped.prometheus.query(expression).values()
+        return found
+
+    for job, limit in (("fedserver", 90), ("telemetry", 4000)):
+        assert value(f'fl_exposed_series_limit{{job="{job}"}}') == limit
+        of_runs = f'{{run_id!="", job="{job}", __name__=~"fl_.*"}}'
+        assert value(f'fl_exposed_series{{job="{job}"}}') == value(f"count({of_runs})") <= limit
+    rounds = f'count(count by (round) ({{run_id="{scraped.own.run_id}", round!=""}}))'
+    assert value(rounds) < ROUNDS, "some had to leave"
 
 
 def test_requests_are_counted_by_their_routes(scraped: Scraped) -> None:

@@ -9,8 +9,11 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from telemetry.errors import RunNotFound, StoreError, TelemetryError
+from telemetry.exporters.family import FamiliesCollector
+from telemetry.exporters.process_families import INGEST_FAMILIES
 from telemetry.service import ingest as module
 from telemetry.service.ingest import PROBLEM_HOLDS_S, TOGETHER, Busy, Ingest
 from telemetry.store.deliveries import DeliveredRun, Delivery
@@ -151,3 +154,25 @@ def test_who_waits_is_counted_while_waiting():
         return [*seen, writer.waiting]
 
     assert asyncio.run(look()) == [3, 0]
+
+
+def test_the_page_tells_how_ingest_stands():
+    """Failing while the last write failed lately, with how many wait and what became of the others."""
+    now = [0.0]
+    store = SlowStore()
+    writer = Ingest(store, monotonic=lambda: now[0])
+    registry = CollectorRegistry()
+    registry.register(FamiliesCollector(INGEST_FAMILIES, writer))
+
+    def figures() -> list[float | None]:
+        failed = registry.get_sample_value("fl_ingest_deliveries_total", {"outcome": "failed"})
+        names = ("fl_ingest_failing", "fl_ingest_waiting_deliveries")
+        last = registry.get_sample_value("fl_ingest_last_stored_timestamp_seconds")
+        return [failed, *map(registry.get_sample_value, names), last]
+
+    assert figures() == [0, 0, 0, None]
+    store.fault = StoreError("memory://", "made to fail")
+    taken(store, 2, writer)
+    assert figures() == [2, 1, 0, None]
+    now[0] = PROBLEM_HOLDS_S
+    assert figures() == [2, 0, 0, None]
