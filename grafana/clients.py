@@ -136,7 +136,6 @@ def build() -> Json:
         ],
         variables=[
             SQL_VARIABLE,
-            UNSEEN,
             selected(
                 "run_id",
                 "Run",

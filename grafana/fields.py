@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 UNITS: Final = frozenset(
     {
-        "massg", "watt", "watth", "percentunit", "s", "dtdurations", "dthms", "none", "bytes", "decbytes",
+        "massg", "watt", "watth", "percentunit", "s", "dthms", "none", "bytes", "decbytes",
         "reqps", "ops", "string", "time:YYYY-MM-DD HH:mm", "suffix: gCO2eq/kWh",
     }
 )  # fmt: skip

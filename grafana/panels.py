@@ -358,12 +358,13 @@ def table(
         "cellHeight": "sm",
         "enablePagination": False,
         "sortBy": [{"displayName": name, "desc": descending} for name, descending in sort],
-        "footer": {"show": False, "reducer": [], "countRows": False, "fields": ""},
+        "frameIndex": 0,
     }
     custom = {
         "align": "auto",
         "cellOptions": {"type": "auto"},
         "filterable": False,
+        "footer": {"reducers": []},
         "inspect": False,
     }
     more.setdefault("no_value", "–")
