@@ -125,7 +125,7 @@ def build() -> Json:
             Section(
                 "Who emits",
                 [
-                    Row(9, [(8, top()), (8, distribution()), (8, replies())]),
+                    Row(12, [(8, top()), (8, distribution()), (8, replies())]),
                     Row(9, [(24, everyone())]),
                 ],
             ),
