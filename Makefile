@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help pictures dashboards demo test test-slow bench lint format examples lock clean
+.PHONY: help pictures dashboards demo env test test-slow bench lint format examples lock clean
 
 export FLWR_TELEMETRY_ENABLED := 0
 
@@ -42,6 +42,9 @@ format: $(READY) ## let ruff correct what it can
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+env: ## .env with random secrets for docker compose; an existing one is left alone
+	@docker/make-env .env
+
 pictures: $(READY) ## make the pictures of the README again, from a real demo
 	@PYTHONPATH=$(CURDIR) $(BIN)/python docs/make_pictures.py
 
@@ -57,7 +60,9 @@ examples: $(SIMULATION) ## run every example that runs by itself
 	@for script in examples/*/run.sh; do echo "== $$script"; PATH="$(CURDIR)/$(BIN):$$PATH" bash "$$script"; done
 
 lock: $(READY) ## resolve pyproject.toml again; UPGRADE=--upgrade takes new versions
-	@$(LOCK) --extra demo --extra dp --extra postgres --group dev $(UPGRADE) --output-file requirements.lock
+	@$(LOCK) --extra demo --extra dp --extra postgres --extra grafana --group dev $(UPGRADE) --output-file requirements.lock
+	@$(LOCK) --extra demo --extra dp --extra postgres --extra grafana --constraint requirements.lock --output-file requirements-image.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group build --constraint requirements.lock --output-file requirements-build.lock
 	@$(LOCK) --extra simulation --constraint requirements.lock $(UPGRADE) --output-file requirements-simulation.lock
 
 clean: ## remove what these targets made; runs and databases stay

@@ -14,6 +14,7 @@ Target: the slowest query (median of five) answers in less than 100 ms.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -101,8 +102,7 @@ class Page:
 
     def __init__(self, store: Store) -> None:
         self._client = TestClient(create_service(store, metrics_runs=RUNS), "http://127.0.0.1")
-        self._first_s = time.time() - REAL_S
-        self._scrapes = 0
+        self._next_s = time.time() - REAL_S
         self.renew()
 
     def renew(self) -> None:
@@ -120,19 +120,19 @@ class Page:
 
     @property
     def has_caught_up(self) -> bool:
-        """Whether the past has been scraped."""
-        return self._scrapes * SCRAPE_S >= REAL_S  # counted by the one thread that answers
+        """Whether all of the past has been scraped."""
+        return self._next_s >= time.time()
 
     def answer(self) -> bytes:
         """The next answer; one of the past says for each sample when it was."""
         if self.has_caught_up:
             return self._body
-        when = b" %d\n" % ((self._first_s + self._scrapes * SCRAPE_S) * 1000)
+        when = b" %d\n" % (self._next_s * 1000)
         return b"".join(line + (when if is_sample else b"\n") for line, is_sample in self._lines)
 
     def was_scraped(self) -> None:
         """The answer has arrived: the next one is five seconds later."""
-        self._scrapes += 1
+        self._next_s += SCRAPE_S
 
 
 @contextmanager
@@ -189,10 +189,10 @@ def prometheus_with(store: Store, active: str, folder: Path) -> Iterator[tuple[P
                 time.sleep(max(LOOK_S, pause_s))
             configure(config, target, SCRAPE_S)
             prometheus.reload()
-            name = "fl_run_emissions_co2eq_grams"
-            counted = f"count_over_time({name}{{run_id='{active}'}}[1h])"
-            prometheus.until(lambda: prometheus.query(counted), "a scrape as ever")
-            (samples,) = prometheus.query(counted).values()
+            selector = f'fl_run_emissions_co2eq_grams{{run_id="{active}"}}'
+            fresh = f"time() - timestamp({selector}) < {SCRAPE_S}"
+            prometheus.until(lambda: prometheus.query(fresh), "a scrape as ever")
+            (samples,) = prometheus.query(f"count_over_time({selector}[1h])").values()
             assert samples >= REAL_S / SCRAPE_S * 0.9, f"only {samples} samples of each series"
             yield prometheus, page.series
 
@@ -208,15 +208,21 @@ def variables_of(dashboard: dict[str, Any], prometheus: Prometheus, run_id: str)
         if variable["type"] != "query":
             found.setdefault(name, str(variable.get("query", "")))
         elif name not in found:
-            _, _, label = variable["query"]["query"].removesuffix(")").rpartition(",")
+            # query_result(query), from which a regex takes LABEL="…", or label_values(selector, LABEL).
+            by_regex = re.search(r'(\w+)="', variable.get("regex") or "")
+            last = re.search(r"(\w+)\)$", variable["query"]["query"])
+            chosen = by_regex or last
+            assert chosen is not None, variable
+            label = chosen[1]
             (selector,) = (
                 one.text
                 for one in queries.targets(dashboard)
                 if one.place == "variable" and one.title == name
             )
             expression = queries.promql(selector, last_hour(), found)
-            values = {dict(one).get(label.strip()) for one in prometheus.query(expression)}
-            found[name] = min(value for value in values if value)
+            values = {dict(one).get(label, "") for one in prometheus.query(expression)} - {""}
+            assert values, f"no value for {name}: {expression}"
+            found[name] = min(values)
     return found
 
 
