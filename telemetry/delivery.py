@@ -81,6 +81,10 @@ class Delivery:
         times += [run.end.ended_at for run in pending if run.end is not None]
         return Backlog(sum(len(run.rounds) for run in pending), min(times, default=None))
 
+    def run_ids(self) -> set[str]:
+        """The runs that wait in the store, and are ours to deliver. Raises `StoreError`."""
+        return {run.run_id for run in self._pending()}
+
     def once(self) -> bool:
         """Deliver a batch of each run that waits; True if anything was acknowledged or settled.
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from telemetry.domain import Owner, RunEnd, RunInfo, StoredRun, utc_now
 from telemetry.errors import RoundConflict, RunDeleted, RunExists, RunNotFound
@@ -53,7 +53,7 @@ AFTER: Final = (
 """Faults of the answer: what was delivered is stored."""
 
 
-class ServiceDouble(AbstractContextManager["ServiceDouble"]):
+class ServiceDouble(AbstractContextManager[Any]):
     """Stores what it is told in ``store``; the next answers do the ``faults`` one after another."""
 
     def __init__(self, store: Store | None = None, *, port: int = 0) -> None:
@@ -143,7 +143,7 @@ class ServiceDouble(AbstractContextManager["ServiceDouble"]):
         stored = sum(store.record_round(record) for record in records)
         return 200, json.dumps({"received": len(records), "stored": stored}).encode()
 
-    def __enter__(self) -> ServiceDouble:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -102,6 +102,7 @@ class Store(Protocol):
         round is closed with what was last stored, as its next revision: its status stays, but
         ``running`` becomes ``interrupted``. A live run is never touched, and neither is one that is
         delivered to a service: its server may live beyond a network that is down, and says the end.
+        Ended runs whose owner is gone without letting go of them (its disk was full) are released.
         """
         ...
 

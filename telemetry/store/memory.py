@@ -176,6 +176,10 @@ class InMemoryStore:
             gone = [run for run in running if rules.is_gone(run.stored, now, is_alive)]
             for run in gone:
                 _interrupt(run)
+            for run in self._runs.values():
+                held = run.stored.ended_at is not None and run.stored.owner is not None
+                if held and rules.is_gone(run.stored, now, is_alive):
+                    run.stored = replace(run.stored, owner=None)
             return [run.stored.run_id for run in gone]
 
     def resume_run(self, run_id: str, owner: Owner, now: datetime) -> None:

@@ -99,7 +99,7 @@ def lease_expired(last_seen_at: datetime, now: datetime) -> bool:
 
 
 def is_gone(run: StoredRun, now: datetime, is_alive: Callable[[Owner], bool]) -> bool:
-    """Whether the owner of a running run is gone."""
+    """Whether nobody is at work on a run, or serves it, any more."""
     return run.owner is None or lease_expired(run.last_seen_at, now) or not is_alive(run.owner)
 
 

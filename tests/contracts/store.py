@@ -485,7 +485,7 @@ class StoreContract:
         started.finish_run(RUN_ID, "completed", at(1))
         before = started.run(RUN_ID)
         assert list(started.mark_interrupted(at(1000), nobody_lives)) == []
-        assert started.run(RUN_ID) == before
+        assert started.run(RUN_ID) == replace(before, owner=None)
 
     def test_the_owner_that_is_asked_about_is_the_runs(self, started: Store):
         """Of two running runs only the one of the dead process is interrupted."""
@@ -855,6 +855,16 @@ class StoreContract:
         store.start_run(make_run(client_rows=False), OWNER, START)
         store.record_round(make_round(1, client_rows=False))
         assert store.undelivered(SERVICE, START, OWNER) == []
+
+    def test_an_ended_run_whose_owner_is_gone_is_let_go_of(self, started: Store):
+        """Its owner could not do so itself; whoever flushes delivers it at once."""
+        started.finish_run(RUN_ID, "completed", at(1))
+        assert started.mark_interrupted(IN_TIME, everybody_lives) == []
+        assert started.run(RUN_ID).owner == OWNER
+        assert started.undelivered(SERVICE, IN_TIME, None) == []
+        assert started.mark_interrupted(IN_TIME, nobody_lives) == []
+        assert (started.run(RUN_ID).owner, started.run(RUN_ID).status) == (None, "completed")
+        assert [p.run_id for p in started.undelivered(SERVICE, IN_TIME, None)] == [RUN_ID]
 
     def test_what_a_service_lacks_is_told_whoever_holds_it(self, store: Store):
         """Of a service that is named, or has heard of the run; until it knows the end."""

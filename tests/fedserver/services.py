@@ -101,13 +101,13 @@ def timed(folder: Path, clients: int, *, arguments: Sequence[str] = (), **overri
     )
 
 
-def flush(folder: Path, service: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``fedserver telemetry flush`` over a server's store."""
-    store = f"sqlite:///{folder / 'telemetry.db'}"
-    command = ["telemetry", "flush", "--store", store, "--service-url", service, *arguments]
+def flush(store: Path | str, service: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``fedserver telemetry flush`` over a server's store: its URL, or its folder."""
+    url = f"sqlite:///{store / 'telemetry.db'}" if isinstance(store, Path) else store
+    command = ["telemetry", "flush", "--store", url, "--service-url", service, *arguments]
     return subprocess.run(
         [sys.executable, "-m", "fedserver", *command],
-        cwd=folder,
+        cwd=store if isinstance(store, Path) else ROOT,
         env=ENVIRON,
         capture_output=True,
         text=True,

@@ -11,11 +11,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from telemetry.domain import Owner, utc_now
+from telemetry.lease import this_process
 from telemetry.store import Store, open_store
 from telemetry.testing import OWNER, START, make_round, make_run
 from tests.fedserver.clients import Script, wait_until
@@ -287,6 +290,32 @@ def test_a_service_that_is_killed_in_the_middle_of_batches(tmp_path: Path, kind:
         assert results[0].returncode == 0, results[0].stderr
         with closing(open_store(service.store_url)) as theirs:
             assert_same(theirs, ours)
+
+
+def dead_owner() -> Owner:
+    """A process of this machine that has ended without a word."""
+    process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True)  # fmt: skip
+    return replace(this_process(), pid=int(process.stdout))
+
+
+@pytest.mark.slow
+def test_a_run_that_its_server_could_not_let_go_of_is_flushed(tmp_path: Path) -> None:
+    """Its disk was full at the end, say; a run of a server that lives is left to it, and told."""
+    living = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    with closing(open_store(f"sqlite:///{tmp_path / 'telemetry.db'}")) as ours:
+        ours.start_run(make_run(), dead_owner(), utc_now())
+        ours.record_round(make_round(1))
+        ours.finish_run(make_run().run_id, "completed", START)
+        ours.start_run(
+            make_run("theirs"), replace(this_process(), pid=living.pid, token="0.a"), utc_now()
+        )
+        with ServiceDouble() as double:
+            done = flush(tmp_path, double.url)
+            assert (done.returncode, done.stdout.split()[0]) == (0, "1"), done.stderr
+            assert "1 run(s) are left to servers that live" in done.stderr
+            assert_same(double.store, ours, [make_run().run_id])
+    living.kill()
+    living.wait()
 
 
 @pytest.mark.slow

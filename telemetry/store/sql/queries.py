@@ -77,6 +77,12 @@ def running_runs() -> Query:
     return _RUN.where(*here).order_by(runs.c.run_id).with_for_update()
 
 
+def held_after_their_end() -> Query:
+    """Runs that have ended and whose owner has not let go of them, locked against others."""
+    held = runs.c.ended_at.is_not(None), runs.c.owner.is_not(None)
+    return _RUN.where(*held).order_by(runs.c.run_id).with_for_update()
+
+
 def pruned_at(run_id: str) -> Query:
     """When a run's rounds were deleted; NULL while they are kept."""
     return select(runs.c.pruned_at).where(runs.c.run_id == run_id)

@@ -156,6 +156,11 @@ class SqlStore:
             gone = [run for run in stored if rules.is_gone(run, now, is_alive)]
             for run in gone:
                 self._interrupt(connection, run)
+            held = connection.execute(queries.held_after_their_end()).mappings().all()
+            for run in map(mapping.run_from_values, held):
+                if rules.is_gone(run, now, is_alive):
+                    of_run = tables.runs.c.run_id == run.run_id
+                    connection.execute(update(tables.runs).where(of_run).values(owner=None))
             return [run.run_id for run in gone]
 
     def resume_run(self, run_id: str, owner: Owner, now: datetime) -> None:
