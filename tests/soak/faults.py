@@ -57,13 +57,13 @@ class Fault:
 
 
 def schedule(seed: int, count: int, seconds: float) -> list[Fault]:
-    """So many faults at random moments; each kind comes before one comes again."""
+    """So many faults at random moments; each kind comes before one comes for the third time."""
     dice = random.Random(seed)
     first, last = min(15.0, seconds / 6), seconds * 0.9
     moments = sorted(dice.uniform(first, last) for _ in range(count))
     kinds: list[str] = []
     while len(kinds) < count:
-        kinds += dice.sample(list(KINDS), len(KINDS))
+        kinds += dice.sample([*KINDS, *OFTEN], len(KINDS) + len(OFTEN))
     down_s = min(30.0, seconds / 6)
     return [
         Fault(
@@ -256,3 +256,5 @@ KINDS: Final[dict[str, Callable[[Director, Fault], None]]] = {
     "answers that are lost": _answers("close after"),
 }
 """Kind → what does it."""
+OFTEN: Final = ("kill -9 of a server", "kill -9 of a service")
+"""These twice as often as the others: what they hit depends most on the moment."""

@@ -18,7 +18,7 @@ from tests.fedserver.clients import ClientThread, Script, wait_until
 from tests.fedserver.servers import ServerProcess
 from tests.fedserver.services import model_of, timed
 
-ROUNDS: Final = 20
+ROUNDS: Final = 40
 PATIENCE_S: Final = 60.0
 RUN_S: Final = 120.0
 """A run that takes longer hangs."""
