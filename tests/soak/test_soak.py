@@ -14,7 +14,6 @@ from tests.conftest import LONGEST
 from tests.fedserver.clients import ROOT
 from tests.soak.faults import KINDS, OFTEN, schedule
 
-
 COUNT = len(KINDS) + len(OFTEN)
 
 
