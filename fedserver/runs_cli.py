@@ -148,14 +148,14 @@ runs.command("delete")(delete)
 
 
 def _statement(run: StoredRun, rounds: list[RoundSummary]) -> str:
-    from fedserver.running import country_name
+    from fedserver.ending import country_name
 
     return statement(run, rounds, country_name(run.info.factors.country))
 
 
 def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
     """What ``runs show`` says above the table of rounds."""
-    from fedserver.running import country_name
+    from fedserver.ending import country_name
 
     info = run.info
     country = country_name(info.factors.country)

@@ -162,7 +162,7 @@ def _distinct(words: Iterable[str]) -> str:
 
 
 def _intensity(factors: Factors) -> str:
-    from fedserver.running import country_name
+    from fedserver.ending import country_name
 
     words = intensity_words(factors, country_name(factors.country))
     if factors.country is not None:

@@ -14,8 +14,9 @@ from rich.console import Console
 from fedserver.assemble import Server
 from fedserver.config import load_config
 from fedserver.demo.client import KINDS
+from fedserver.ending import Outcome
 from fedserver.logs import set_up_logging
-from fedserver.running import Outcome, run_server
+from fedserver.running import run_server
 from fedserver.runs_cli import rounds_table
 from telemetry.store import Store
 

@@ -19,7 +19,8 @@ import yaml
 
 from fedserver.assemble import Server
 from fedserver.config import load_config
-from fedserver.running import Outcome, run_server
+from fedserver.ending import Outcome
+from fedserver.running import run_server
 from fedserver_hooks.meter import Meter, ReplayMeter
 from telemetry.domain import RoundRecord, RoundSummary, StoredRun
 from telemetry.store import Store, open_store
