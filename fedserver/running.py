@@ -35,6 +35,8 @@ from fedserver.preparing import (
 )
 from fedserver.resuming import Resumed, find_resumable, saver
 from fedserver.stopping import StopSignal
+from fedserver.terminal.display import LiveDisplay
+from fedserver.terminal.facts import facts_of
 from fedserver.transport import (
     AddressError,
     NoInitialModel,
@@ -58,6 +60,7 @@ def run_server(
     *,
     resume: str | None = None,
     meter: Meter | None = None,
+    display: LiveDisplay | None = None,
     on_ready: Callable[[Server, str], None] | None = None,
     on_ended: Callable[[Outcome, Store], None] | None = None,
 ) -> Outcome:
@@ -69,6 +72,7 @@ def run_server(
     Raises `ConfigError` for whatever is wrong before the FL port opens; from then on nothing that
     telemetry does can end the run. ``on_ready`` is called with the parts and the address of
     ``/metrics`` once clients may come, ``on_ended`` before HTTP lingers (default: log the end).
+    ``display`` shows the training on a terminal from the one to the other.
     """
     stop = StopSignal()
     with stop.installed(), ExitStack() as stack:
@@ -92,6 +96,7 @@ def run_server(
                 gate=gate,
                 certificates=certificates,
                 on_round_closed=log_round(config),
+                watch=None if display is None else display.watch,
                 resume=None if resumed is None else resumed.run_id,
             ),
             TelemetryError,
@@ -130,6 +135,9 @@ def run_server(
             )
         if not config.track_emissions:
             logger.info("emissions are not tracked (track_emissions: false)")
+        if display is not None:
+            stack.callback(display.close)
+            display.open(lambda: facts_of(config, server))
         if on_ready is not None:
             on_ready(server, metrics_url)
         try:
@@ -138,6 +146,8 @@ def run_server(
             server.grid.stop(0.0)
             raise
         outcome = end_run(config, store, server, result, stop)
+        if display is not None:
+            display.close()
         (on_ended or log_end)(outcome, store)
         if not stop.is_set:
             _linger(config, stop, metrics_url)

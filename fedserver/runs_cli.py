@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from fedserver.errors import ConfigError, Problem
+from fedserver.rounds_table import rounds_table
 from fedserver.runs_answers import TargetOption, check_target
 from fedserver.runs_common import (
     FileOption,
@@ -28,14 +29,13 @@ from fedserver.runs_verify import verify
 from fedserver.wording import (
     client_intensity_words,
     closing_line,
-    decimals_for,
     factor_words,
     grams,
     headline_note,
     intensity_words,
     mark_words,
 )
-from telemetry.domain import GRAMS_PER_KG, RoundSummary, StoredRun
+from telemetry.domain import RoundSummary, StoredRun
 from telemetry.exporters import FORMATS
 from telemetry.statement import statement
 
@@ -100,7 +100,8 @@ def show(
             words = mark_words(marked) or ["rows of clients are not kept"]
             typer.echo(f"marks      {', '.join(words)}; they count like any other")
         if rounds:
-            console().print(rounds_table(rounds, stored.info.metric_names))
+            width = console().width if sys.stdout.isatty() else None
+            console().print(rounds_table(rounds, stored.info.metric_names, width))
             typer.echo("set-up: from the start to the first round, mostly waiting for clients")
 
 
@@ -199,47 +200,3 @@ def _not_completed(run: StoredRun) -> str:
     others = {name: count for name, count in run.totals.rounds.items() if name != "completed"}
     told = ", ".join(f"{count} {name}" for name, count in others.items() if count)
     return f" ({told})" if told else ""
-
-
-def rounds_table(rounds: list[RoundSummary], metrics: tuple[str, ...]) -> Table:
-    """Rounds as a table; figures in grams with the same number of decimals throughout."""
-    shown = [
-        m for m in metrics if any(m in {**r.evaluate_metrics, **r.train_metrics} for r in rounds)
-    ]
-    known = [r.total_emissions_kg for r in rounds if r.total_emissions_kg]
-    places = decimals_for(min(known) * GRAMS_PER_KG) if known else 2
-    table = Table(box=None, header_style="bold")
-    for heading in (
-        "round",
-        "status",
-        "s",
-        *shown,
-        "server g",
-        "clients g",
-        "total g",
-        "cumulative g",
-    ):
-        table.add_column(heading, justify="left" if heading == "status" else "right")
-    table.add_column("clients", justify="right")
-    table.add_column("reported", justify="right")
-    for row in rounds:
-        values = {**row.train_metrics, **row.evaluate_metrics}
-        name = "set-up" if row.round == 0 else str(row.round)
-        table.add_row(
-            name if row.attempt == 1 else f"{name} ({row.attempt})",
-            row.status,
-            f"{row.duration_s:.1f}",
-            *(f"{values[m]:.4g}" if m in values else "" for m in shown),
-            *(
-                "" if value is None else grams(value, places)
-                for value in (
-                    row.server_emissions_kg,
-                    row.clients_emissions_kg,
-                    row.total_emissions_kg,
-                    row.cumulative_emissions_kg,
-                )
-            ),
-            f"{row.participants - row.failed}/{row.participants}" if row.participants else "",
-            "" if row.reported is None or not row.participants else f"{row.reported}",
-        )
-    return table

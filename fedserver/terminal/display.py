@@ -1,0 +1,218 @@
+"""Keeps a view of the training at the foot of a terminal, and the log above it.
+
+One thread of its own owns the terminal: the training only appends to lists. Whatever goes wrong in
+here ends the display and nothing else; the log says so once and goes on in plain lines.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Final, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.control import Control
+from rich.file_proxy import FileProxy
+from rich.live import Live
+from rich.segment import ControlType
+from rich.text import Text
+
+from fedserver.terminal.drawing import lines
+from fedserver.terminal.facts import Facts
+from fedserver.terminal.log_tap import LogLine, LogTap
+from fedserver.terminal.signs import visible
+from fedserver.terminal.view import View
+from fedserver.terminal.watching import RunWatch, Warned
+from fedserver_hooks.clock import Clock, SystemClock
+from fedserver_hooks.events import Event
+from telemetry.domain import RoundRecord
+
+logger = logging.getLogger(__name__)
+
+REFRESH_S: Final = 0.25
+CLOSE_S: Final = 0.5
+"""How long the end waits for a terminal that takes nothing."""
+MOST_NEWS: Final = 100_000
+"""News that a terminal which takes nothing may leave unread; the display ends after that."""
+
+News = Event | RoundRecord | LogLine | Text
+_LEVELS: Final = ((logging.ERROR, "red"), (logging.WARNING, "yellow"))
+
+
+class _Frame:
+    """What stands below the log now: rich looks at it whenever something is printed above."""
+
+    def __init__(self) -> None:
+        self.lines: list[Text] = []
+
+    def __rich_console__(self, _: Console, __: ConsoleOptions) -> RenderResult:
+        yield from self.lines
+
+
+class LiveDisplay:
+    """The display of one training, on the terminal that ``plain`` logs to.
+
+    `watch` is for the training's recorder. `open` and `close` may be called in any case: neither
+    raises, and without a display both do nothing.
+    """
+
+    def __init__(
+        self,
+        plain: logging.StreamHandler[TextIO],
+        *,
+        console: Console | None = None,
+        clock: Clock | None = None,
+        draw: Callable[[View, int, int], list[Text]] = lines,
+    ) -> None:
+        self.console = console or Console(file=plain.stream, force_terminal=True, highlight=False)
+        self._clock = clock or SystemClock()
+        self._draw = draw
+        self._news: deque[News] = deque()
+        self._tap = LogTap(plain, self._news.append)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._on = True
+        self._overrun = False
+        self._shown = _Frame()
+        self._size = (0, 0)
+
+    # --- for the training ----------------------------------------------------------------------
+
+    def watch(self, news: Event | RoundRecord) -> None:
+        """Something happened. Appends to a list."""
+        if self._on and not self._overrun:
+            self._news.append(news)
+            self._overrun = len(self._news) > MOST_NEWS
+
+    def say(self, text: str) -> None:
+        """A line above the display, like a line of the log."""
+        if self._thread is None:
+            self.console.print(text, soft_wrap=True, markup=False)
+        else:
+            self._news.append(Text(text))
+
+    def open(self, facts: Callable[[], Facts]) -> None:
+        """Begin. ``facts`` may raise what it likes."""
+        if not self._on or self._thread is not None:
+            return
+        try:
+            run = RunWatch(facts())
+            thread = threading.Thread(
+                target=self._keep_shown, args=(run,), name="terminal", daemon=True
+            )
+            self._tap.take_over()
+            thread.start()
+            self._thread = thread
+        except Exception as error:  # noqa: BLE001 - a display must not keep anybody from training
+            self._end(error)
+
+    def close(self) -> None:
+        """Take the display off the terminal; what is logged from now on is written plainly."""
+        self._stop.set()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(CLOSE_S)
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        """The log is written plainly again, whatever else there is."""
+        was_on, self._on = self._on, False
+        self._tap.give_back(self._left)
+        if error is not None and was_on:
+            told = f"{type(error).__name__}: {error}".rstrip(": ")
+            logger.warning(
+                "the live display is off: %s; the training goes on, in plain lines", told
+            )
+
+    def _left(self) -> list[LogLine]:
+        """What nobody has printed."""
+        left = list(self._news)
+        self._news.clear()
+        return [
+            LogLine(news.plain, news.plain, logging.INFO) if isinstance(news, Text) else news
+            for news in left
+            if isinstance(news, LogLine | Text)
+        ]
+
+    # --- its thread ----------------------------------------------------------------------------
+
+    def _keep_shown(self, run: RunWatch) -> None:
+        streams = sys.stdout, sys.stderr
+        live = Live(
+            self._shown,
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+            vertical_overflow="crop",
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=sys.stderr.isatty(),
+        )
+        problem: Exception | None = None
+        try:
+            live.start()
+            while not self._stop.wait(REFRESH_S):
+                self._refresh(live, run)
+            self._refresh(live, run)
+        except Exception as error:  # noqa: BLE001 - the edge between the display and the training
+            problem = error
+        finally:
+            with suppress(Exception):  # a terminal that is gone cannot be tidied up
+                live.stop()
+            if isinstance(sys.stdout, FileProxy) or isinstance(sys.stderr, FileProxy):
+                sys.stdout, sys.stderr = streams
+            self._end(problem)
+
+    def _refresh(self, live: Live, run: RunWatch) -> None:
+        if self._overrun:
+            raise RuntimeError("the terminal took nothing for too long")
+        said = list(self._take(run))
+        size = self.console.size
+        drawn = self._draw(run.view(self._clock()), size.width, size.height)
+        if not said and drawn == self._shown.lines and size == self._size:
+            return
+        if size.width < self._size[0]:
+            self._unwrap(size.width)
+        self._shown.lines, self._size = drawn, (size.width, size.height)
+        if said:
+            self.console.print(*said, sep="\n", soft_wrap=True)
+        else:
+            live.refresh()
+
+    def _take(self, run: RunWatch) -> Iterable[RenderableType]:
+        """Give the run's news to ``run``; what is to be printed."""
+        for _ in range(len(self._news)):
+            news = self._news.popleft()
+            if isinstance(news, Text):
+                yield news
+            elif isinstance(news, LogLine):
+                if news.level >= logging.WARNING:
+                    run.take(Warned(news.message))
+                yield _line(news)
+            else:
+                run.take(news)
+
+    def _unwrap(self, width: int) -> None:
+        """Terminals that became narrower have wrapped what stands there: those lines must go, too."""
+        extra = sum(max(0, line.cell_len - 1) // width for line in self._shown.lines)
+        self.console.control(
+            Control(
+                ControlType.CARRIAGE_RETURN,
+                (ControlType.ERASE_IN_LINE, 2),
+                *((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * extra,
+            )
+        )
+
+
+def _line(news: LogLine) -> Text:
+    """A line of the log: its time and level dim, or coloured where something is amiss."""
+    line = Text(visible(news.text))
+    style = next((style for level, style in _LEVELS if news.level >= level), None)
+    if style is not None:
+        line.stylize(style)
+    else:
+        line.highlight_regex(r"^\d\d:\d\d:\d\d [A-Z]+ +", "dim")
+    return line
