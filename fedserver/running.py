@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import count
 
 import numpy as np
 from flwr.app import ArrayRecord
@@ -75,7 +76,11 @@ def run_server(
     ``display`` shows the training on a terminal from the one to the other.
     """
     stop = StopSignal()
+    step = _steps(display)
     with stop.installed(), ExitStack() as stack:
+        if display is not None:
+            stack.callback(display.close)
+        step("the database")
         store = open_the_store(config, stack)
         resumed = None if resume is None else find_resumable(config, store, resume)
         arrays = initial_model(config) if resumed is None else resumed.checkpoint.arrays
@@ -88,6 +93,7 @@ def run_server(
         refusals = auth_failures_counter()
         gate = gate_of(config, refusals)
         certificates = certificates_of(config)
+        step("the power meter")
         server = check(
             lambda: assemble(
                 config,
@@ -110,6 +116,7 @@ def run_server(
             stack.callback(end_sending, sender, lambda: stop.is_set)
             sender.start()
         stack.push(finish_as_failed(server.recorder))
+        step("the ports")
         stack.callback(http.stop)
         http.start()
         metrics_url = f"{http.url}/metrics"
@@ -136,8 +143,7 @@ def run_server(
         if not config.track_emissions:
             logger.info("emissions are not tracked (track_emissions: false)")
         if display is not None:
-            stack.callback(display.close)
-            display.open(lambda: facts_of(config, server))
+            display.training(lambda: facts_of(config, server))
         if on_ready is not None:
             on_ready(server, metrics_url)
         try:
@@ -156,6 +162,12 @@ def run_server(
         ):
             outcome = tell_again(config, store, server, outcome, result)
         return outcome
+
+
+def _steps(display: LiveDisplay | None) -> Callable[[str], None]:
+    """Shows the steps of the start, one after another."""
+    numbers = count(1)
+    return lambda what: None if display is None else display.step(what, next(numbers), 3)
 
 
 # --- the training --------------------------------------------------------------------------------

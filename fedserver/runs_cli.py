@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from fedserver.errors import ConfigError, Problem
+from fedserver.progress import progress
 from fedserver.rounds_table import rounds_table
 from fedserver.runs_answers import TargetOption, check_target
 from fedserver.runs_common import (
@@ -37,7 +38,9 @@ from fedserver.wording import (
 )
 from telemetry.domain import RoundSummary, StoredRun
 from telemetry.exporters import FORMATS
+from telemetry.exporters.base import Format, Notes
 from telemetry.statement import statement
+from telemetry.store import Store
 
 runs = typer.Typer(
     help="List, show, export, compare, re-cost, verify and delete recorded runs.",
@@ -123,15 +126,7 @@ def export(
         raise ConfigError([Problem(path="--format", text=text, source="")])
     with opened_store(store, config) as opened:
         stored = resolved_run(opened, run)
-        if output is None:
-            sys.stdout.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
-            notes = FORMATS[format_name].write(opened, stored.run_id, sys.stdout)
-        else:
-            try:
-                notes = FORMATS[format_name].save(opened, stored.run_id, output)
-            except OSError as error:
-                text = f"cannot write {output}: {error.strerror or error}"
-                raise ConfigError([Problem(path="--output", text=text, source="")]) from error
+        notes = _written(FORMATS[format_name], opened, stored.run_id, output)
         for note in notes:
             typer.echo(note, err=True)
         if output is not None:
@@ -143,6 +138,23 @@ runs.command("recost")(recost)
 runs.command("sci")(sci)
 runs.command("verify")(verify)
 runs.command("delete")(delete)
+
+
+def _written(form: Format, store: Store, run_id: str, output: Path | None) -> Notes:
+    """Write to a file, or to standard output; with a bar unless the export itself is on the screen."""
+    if output is None:
+        out = sys.stdout
+        out.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
+        if out.isatty():
+            return form.write(store, run_id, out)
+        with progress("export", unit="lines") as tell:
+            return form.write_telling(store, run_id, out, tell)
+    try:
+        with progress("export", unit="lines") as tell:
+            return form.save(store, run_id, output, tell)
+    except OSError as error:
+        text = f"cannot write {output}: {error.strerror or error}"
+        raise ConfigError([Problem(path="--output", text=text, source="")]) from error
 
 
 # --- words and tables ----------------------------------------------------------------------------

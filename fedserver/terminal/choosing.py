@@ -5,13 +5,12 @@ from __future__ import annotations
 import codecs
 import logging
 from collections.abc import Mapping
-from typing import Final, TextIO
+from typing import TextIO
 
+from fedserver.progress import can_move
 from fedserver.terminal.display import LiveDisplay
 
 logger = logging.getLogger(__name__)
-
-_NO_CURSOR: Final = frozenset({"", "dumb", "unknown"})
 
 
 def chosen(
@@ -35,7 +34,7 @@ def _lacks(stream: TextIO, environ: Mapping[str, str]) -> str | None:
     """What a stream cannot do."""
     if not stream.isatty():
         return "the log does not go to a terminal"
-    if environ.get("TERM", "").lower() in _NO_CURSOR:
+    if not can_move(stream, environ):
         return f"the terminal cannot move its cursor (TERM={environ.get('TERM', '')})"
     if codecs.lookup(stream.encoding or "ascii").name != "utf-8":
         return f"the terminal's signs are {stream.encoding}, not UTF-8"

@@ -25,8 +25,9 @@ from fedserver.terminal.drawing import lines
 from fedserver.terminal.facts import Facts
 from fedserver.terminal.log_tap import LogLine, LogTap
 from fedserver.terminal.signs import visible
-from fedserver.terminal.view import View
-from fedserver.terminal.watching import RunWatch, Warned
+from fedserver.terminal.starting import Ready, ServerNews, ServerWatch, Starting
+from fedserver.terminal.view import Start, View
+from fedserver.terminal.watching import Warned
 from fedserver_hooks.clock import Clock, SystemClock
 from fedserver_hooks.events import Event
 from telemetry.domain import RoundRecord
@@ -39,7 +40,7 @@ CLOSE_S: Final = 0.5
 MOST_NEWS: Final = 100_000
 """News that a terminal which takes nothing may leave unread; the display ends after that."""
 
-News = Event | RoundRecord | LogLine | Text
+News = ServerNews | LogLine
 _LEVELS: Final = ((logging.ERROR, "red"), (logging.WARNING, "yellow"))
 
 
@@ -56,8 +57,8 @@ class _Frame:
 class LiveDisplay:
     """The display of one training, on the terminal that ``plain`` logs to.
 
-    `watch` is for the training's recorder. `open` and `close` may be called in any case: neither
-    raises, and without a display both do nothing.
+    `watch` is for the training's recorder. Nothing in here raises. The display begins with the first
+    `step` of the server's start, shows the training once it has its facts, and ends with `close`.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class LiveDisplay:
         *,
         console: Console | None = None,
         clock: Clock | None = None,
-        draw: Callable[[View, int, int], list[Text]] = lines,
+        draw: Callable[[View | Start, int, int], list[Text]] = lines,
     ) -> None:
         self.console = console or Console(file=plain.stream, force_terminal=True, highlight=False)
         self._clock = clock or SystemClock()
@@ -77,6 +78,7 @@ class LiveDisplay:
         self._thread: threading.Thread | None = None
         self._on = True
         self._overrun = False
+        self._watch = ServerWatch(self._clock())
         self._shown = _Frame()
         self._size = (0, 0)
 
@@ -89,26 +91,28 @@ class LiveDisplay:
             self._overrun = len(self._news) > MOST_NEWS
 
     def say(self, text: str) -> None:
-        """A line above the display, like a line of the log."""
-        if self._thread is None:
-            self.console.print(text, soft_wrap=True, markup=False)
-        else:
-            self._news.append(Text(text))
+        """A line above the display, in the order of the log's lines."""
+        self._tap.say(text)
 
-    def open(self, facts: Callable[[], Facts]) -> None:
-        """Begin. ``facts`` may raise what it likes."""
-        if not self._on or self._thread is not None:
+    def step(self, what: str, number: int, of: int) -> None:
+        """The server is starting, and does this now."""
+        if not self._on:
             return
-        try:
-            run = RunWatch(facts())
-            thread = threading.Thread(
-                target=self._keep_shown, args=(run,), name="terminal", daemon=True
-            )
-            self._tap.take_over()
-            thread.start()
-            self._thread = thread
-        except Exception as error:  # noqa: BLE001 - a display must not keep anybody from training
-            self._end(error)
+        self._news.append(Starting(what, number, of))
+        if self._thread is None:
+            thread = threading.Thread(target=self._keep_shown, name="terminal", daemon=True)
+            try:
+                self._tap.take_over()
+                thread.start()
+            except RuntimeError as error:  # the system gives no more threads
+                self._end(error)
+            else:
+                self._thread = thread
+
+    def training(self, facts: Callable[[], Facts]) -> None:
+        """The server has started; ``facts`` is called in another thread, and may raise what it likes."""
+        if self._on:
+            self._news.append(Ready(facts))
 
     def close(self) -> None:
         """Take the display off the terminal; what is logged from now on is written plainly."""
@@ -132,15 +136,11 @@ class LiveDisplay:
         """What nobody has printed."""
         left = list(self._news)
         self._news.clear()
-        return [
-            LogLine(news.plain, news.plain, logging.INFO) if isinstance(news, Text) else news
-            for news in left
-            if isinstance(news, LogLine | Text)
-        ]
+        return [news for news in left if isinstance(news, LogLine)]
 
     # --- its thread ----------------------------------------------------------------------------
 
-    def _keep_shown(self, run: RunWatch) -> None:
+    def _keep_shown(self) -> None:
         streams = sys.stdout, sys.stderr
         live = Live(
             self._shown,
@@ -155,8 +155,8 @@ class LiveDisplay:
         try:
             live.start()
             while not self._stop.wait(REFRESH_S):
-                self._refresh(live, run)
-            self._refresh(live, run)
+                self._refresh(live)
+            self._refresh(live)
         except Exception as error:  # noqa: BLE001 - the edge between the display and the training
             problem = error
         finally:
@@ -166,12 +166,12 @@ class LiveDisplay:
                 sys.stdout, sys.stderr = streams
             self._end(problem)
 
-    def _refresh(self, live: Live, run: RunWatch) -> None:
+    def _refresh(self, live: Live) -> None:
         if self._overrun:
             raise RuntimeError("the terminal took nothing for too long")
-        said = list(self._take(run))
+        said = list(self._take())
         size = self.console.size
-        drawn = self._draw(run.view(self._clock()), size.width, size.height)
+        drawn = self._draw(self._watch.view(self._clock()), size.width, size.height)
         if not said and drawn == self._shown.lines and size == self._size:
             return
         if size.width < self._size[0]:
@@ -182,18 +182,16 @@ class LiveDisplay:
         else:
             live.refresh()
 
-    def _take(self, run: RunWatch) -> Iterable[RenderableType]:
-        """Give the run's news to ``run``; what is to be printed."""
+    def _take(self) -> Iterable[RenderableType]:
+        """Follow the news; what of them is to be printed."""
         for _ in range(len(self._news)):
             news = self._news.popleft()
-            if isinstance(news, Text):
-                yield news
-            elif isinstance(news, LogLine):
+            if isinstance(news, LogLine):
                 if news.level >= logging.WARNING:
-                    run.take(Warned(news.message))
+                    self._watch.take(Warned(news.message))
                 yield _line(news)
             else:
-                run.take(news)
+                self._watch.take(news)
 
     def _unwrap(self, width: int) -> None:
         """Terminals that became narrower have wrapped what stands there: those lines must go, too."""

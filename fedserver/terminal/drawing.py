@@ -8,7 +8,7 @@ from typing import Final
 from rich.text import Text
 
 from fedserver.terminal.signs import bar, clock, fitted, inert, padded, sparkline
-from fedserver.terminal.view import ClientState, ClientView, MetricView, View, worth_showing
+from fedserver.terminal.view import ClientState, ClientView, MetricView, Start, View, worth_showing
 from fedserver.wording import grams
 from telemetry.budget import WARN_FROM
 
@@ -19,8 +19,10 @@ LOG_ROWS: Final = 6
 _MOST_METRICS: Final = 3
 _MOST_CLIENT_ROWS: Final = 16
 _LABEL: Final = 11
-_VALUE: Final = 17
+_VALUE: Final = 20
 _RIGHT: Final = 22
+_RIGHT_NARROW: Final = 17
+_NARROW: Final = 72
 
 _SIGNS: Final[dict[ClientState, tuple[str, str, str]]] = {
     "idle": ("○", "connected", "dim"),
@@ -33,9 +35,11 @@ _SIGNS: Final[dict[ClientState, tuple[str, str, str]]] = {
 """A sign, a word and a colour: the colour alone says nothing."""
 
 
-def lines(view: View, width: int, height: int) -> list[Text]:
+def lines(view: View | Start, width: int, height: int) -> list[Text]:
     """What to show where there are so many cells and rows; never more of either."""
     page = _Page(min(width, WIDEST))
+    if isinstance(view, Start):
+        return [_cropped(page.start(view), page.width)]
     head = [page.title(view), page.run(view), *page.failed(view), page.step(view)]
     head += page.share(view)
     figures = [*page.metrics(view), *page.footprint(view), *page.warnings(view)]
@@ -58,8 +62,18 @@ class _Page:
     width: int
 
     @property
+    def narrow(self) -> bool:
+        """Whether the last column has short words only."""
+        return self.width < _NARROW
+
+    @property
+    def about(self) -> str:
+        return "~" if self.narrow else "about "
+
+    @property
     def bar_cells(self) -> int:
-        return max(6, self.width - _LABEL - _VALUE - _RIGHT - 2)
+        right = _RIGHT_NARROW if self.narrow else _RIGHT
+        return max(6, self.width - _LABEL - _VALUE - right - 2)
 
     def row(self, label: str, value: str = "", style: str = "") -> Text:
         """A line with its first two columns."""
@@ -69,6 +83,10 @@ class _Page:
         """A line with a bar."""
         line = self.row(label, padded(value, _VALUE - 1) + " ")
         return line.append_text(bar(share, self.bar_cells, style)).append(f"  {right}")
+
+    def start(self, start: Start) -> Text:
+        share = start.done / start.of
+        return self.barred("starting", start.what, share, "cyan", clock(start.seconds))
 
     # --- the run and the round -----------------------------------------------------------------
 
@@ -83,7 +101,7 @@ class _Page:
         told = f"{view.round} of {view.planned}"
         right = clock(view.run_s)
         if view.left_s is not None:
-            right += f", about {clock(view.left_s + 0.5)} left"
+            right += f", {self.about}{clock(view.left_s + 0.5)} left"
         return self.barred("round", told, view.run_share, "green", right)
 
     def failed(self, view: View) -> list[Text]:
@@ -101,7 +119,7 @@ class _Page:
             case _:
                 told = ""
         if view.expected_s is not None and view.round and view.step != "ending":
-            right += f" of about {clock(max(1.0, view.expected_s + 0.5))}"
+            right += f" of {self.about}{clock(max(1.0, view.expected_s + 0.5))}"
         return self.barred(view.step, told, view.round_share, "cyan", right)
 
     def share(self, view: View) -> list[Text]:
@@ -149,7 +167,8 @@ class _Page:
         cells = self.bar_cells
         spark = sparkline(metric.history, cells, from_zero=False)
         line.append(padded(spark, cells), "green")
-        return line.append(f"  best {metric.best:.4g}, round {metric.best_round}")
+        line.append(f"  best {metric.best:.4g}")
+        return line if self.narrow else line.append(f", round {metric.best_round}")
 
     def footprint(self, view: View) -> list[Text]:
         found = view.footprint
@@ -184,7 +203,7 @@ class _Page:
             if (used or 0.0) < 1.0
             else "bold red"
         )
-        right = "nothing is known to be used" if used is None else f"{used * 100:.0f} % used"
+        right = "nothing known yet" if used is None else f"{used * 100:.0f} % used"
         return self.barred("budget", f"{grams(budget_kg)} g", used, style, right)
 
     def warnings(self, view: View) -> list[Text]:

@@ -60,6 +60,15 @@ class LogTap(logging.Handler):
         except Exception:  # noqa: BLE001 - as every handler does
             self.handleError(record)
 
+    def say(self, text: str) -> None:
+        """A line that is no line of the log, in the order of those."""
+        line = LogLine(text, text, logging.INFO)
+        self.acquire()
+        try:
+            (self._write if self._put is None else self._put)(line)
+        finally:
+            self.release()
+
     def _write(self, line: LogLine) -> None:
         try:
             self._plain.stream.write(line.text + self._plain.terminator)

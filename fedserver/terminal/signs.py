@@ -87,5 +87,7 @@ def sparkline(values: Sequence[float | None], cells: int, *, from_zero: bool) ->
 def _block(value: float, low: float, high: float) -> str:
     # Halved, because the difference of two finite numbers may be none.
     span = high / 2 - low / 2
-    place = (value / 2 - low / 2) / span if span > 0 else 0.0
+    if span <= 0:
+        return BLOCKS[0] if value == 0 else BLOCKS[len(BLOCKS) // 2]
+    place = (value / 2 - low / 2) / span
     return BLOCKS[min(len(BLOCKS) - 1, int(place * len(BLOCKS)))]

@@ -19,6 +19,18 @@ ClientState = Literal["idle", "busy", "training", "evaluating", "done", "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A server that is not ready yet."""
+
+    what: str
+    """It is busy with."""
+    done: int
+    """Steps that are behind it."""
+    of: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientView:
     """A client in this round. ``name`` and ``reason`` are as somebody sent them: not to be trusted."""
 

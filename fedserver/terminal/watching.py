@@ -9,7 +9,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from fedserver.terminal.facts import Facts
 from fedserver.terminal.figures import Figures
@@ -29,6 +29,9 @@ class Warned:
     """A line of the log at WARNING or above."""
 
     text: str
+
+
+RunNews = events.Event | RoundRecord | Warned
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ class RunWatch:
 
     # --- what happens --------------------------------------------------------------------------
 
-    def take(self, news: events.Event | RoundRecord | Warned) -> None:
+    def take(self, news: RunNews) -> None:
         """The next thing that happened."""
         match news:
             case RoundRecord():
@@ -117,23 +120,25 @@ class RunWatch:
 
     def _sent(self, news: events.Sent) -> None:
         """Told of once by the strategy for all, and by the transport for each."""
-        step: Step = "training" if news.phase == "train" else "evaluating"
+        step: Literal["training", "evaluating"]
+        step = "training" if news.phase == "train" else "evaluating"
         if self._step != step:
             self._step, self._asked, self._answered = step, set(), 0
         for node in news.nodes:
             client = self._client(node)
             self._asked.add(node)
             client.since, client.owes = news.at, True
-            client.state = step  # type: ignore[assignment]  # the step's name is the state's, too
+            if client.state != "failed":  # to train: it may evaluate all the same
+                client.state = step
 
     def _arrived(self, news: events.ReplyArrived) -> None:
         client = self._client(news.node)
+        self._answered += client.owes
         client.owes = False
+        if news.phase == "train":
+            client.took_s = news.at - client.since
         if client.state in ("training", "evaluating"):
-            if news.phase == "train":
-                client.took_s = news.at - client.since
             client.state = "done"
-            self._answered += 1
 
     def _replied(self, news: events.Replied) -> None:
         """A phase is over: who was asked and did not answer has failed by now, or cannot evaluate."""
