@@ -7,14 +7,15 @@ here ends the display and nothing else; the log says so once and goes on in plai
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TextIO
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderResult
 from rich.control import Control
 from rich.file_proxy import FileProxy
 from rich.live import Live
@@ -73,6 +74,7 @@ class LiveDisplay:
         self._clock = clock or SystemClock()
         self._draw = draw
         self._news: deque[News] = deque()
+        self._unsaid: list[LogLine] = []
         self._tap = LogTap(plain, self._news.append)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -134,7 +136,8 @@ class LiveDisplay:
 
     def _left(self) -> list[LogLine]:
         """What nobody has printed."""
-        left = list(self._news)
+        left = [*self._unsaid, *self._news]
+        self._unsaid.clear()
         self._news.clear()
         return [news for news in left if isinstance(news, LogLine)]
 
@@ -169,27 +172,35 @@ class LiveDisplay:
     def _refresh(self, live: Live) -> None:
         if self._overrun:
             raise RuntimeError("the terminal took nothing for too long")
-        said = list(self._take())
-        size = self.console.size
+        self._take()
+        self.console.size = size = self._terminal_size()
         drawn = self._draw(self._watch.view(self._clock()), size.width, size.height)
-        if not said and drawn == self._shown.lines and size == self._size:
+        if not self._unsaid and drawn == self._shown.lines and size == self._size:
             return
         if size.width < self._size[0]:
             self._unwrap(size.width)
         self._shown.lines, self._size = drawn, (size.width, size.height)
-        if said:
-            self.console.print(*said, sep="\n", soft_wrap=True)
+        if self._unsaid:
+            self.console.print(*map(_line, self._unsaid), sep="\n", soft_wrap=True)
+            self._unsaid.clear()
         else:
             live.refresh()
 
-    def _take(self) -> Iterable[RenderableType]:
-        """Follow the news; what of them is to be printed."""
+    def _terminal_size(self) -> ConsoleDimensions:
+        """Of the terminal that is written to; rich asks those of stdin and stdout first."""
+        try:
+            return ConsoleDimensions(*os.get_terminal_size(self.console.file.fileno()))
+        except (OSError, ValueError):
+            return self.console.size
+
+    def _take(self) -> None:
+        """Follow the news, and keep what of them is to be printed."""
         for _ in range(len(self._news)):
             news = self._news.popleft()
             if isinstance(news, LogLine):
+                self._unsaid.append(news)
                 if news.level >= logging.WARNING:
                     self._watch.take(Warned(news.message))
-                yield _line(news)
             else:
                 self._watch.take(news)
 

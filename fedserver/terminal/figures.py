@@ -82,7 +82,7 @@ def _footprint(shown: RunView) -> FootprintView:
     known = asked is not None and asked.reported is not None
     return FootprintView(
         total_kg=None if so_far_g is None else so_far_g / GRAMS_PER_KG,
-        rounds_kg=tuple(row.total_emissions_kg for row in rows[-HISTORY:]),
+        rounds_kg=tuple(row.measured_emissions_kg for row in rows[-HISTORY:]),
         note=headline_note(info.factors),
         coverage=(asked.reported or 0, asked.participants) if asked is not None and known else None,
         coverage_round=asked.round if asked is not None and known else None,

@@ -90,4 +90,4 @@ def _block(value: float, low: float, high: float) -> str:
     if span <= 0:
         return BLOCKS[0] if value == 0 else BLOCKS[len(BLOCKS) // 2]
     place = (value / 2 - low / 2) / span
-    return BLOCKS[min(len(BLOCKS) - 1, int(place * len(BLOCKS)))]
+    return BLOCKS[max(0, min(len(BLOCKS) - 1, int(place * len(BLOCKS))))]

@@ -136,12 +136,12 @@ def worth_showing(
 
     ``clients`` are failed ones first. Those get two lines in three where others are to be shown, too.
     """
-    if total <= rows:
-        return clients[:total], 0
+    if len(clients) == total <= rows:
+        return clients, 0
     room = max(0, rows - 1)
     failed = [client for client in clients if client.state == "failed"]
     others = [client for client in clients if client.state != "failed"]
-    most = max(room - len(others), -(-2 * room // 3))
+    most = min(room, max(room - len(others), 2 * room // 3, 1))
     shown = failed[:most]
     shown += others[: room - len(shown)]
     return shown, total - len(shown)
