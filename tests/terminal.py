@@ -101,6 +101,12 @@ class Terminal(AbstractContextManager["Terminal"]):
         """`lines` as one text."""
         return "\n".join(self.lines())
 
+    def plain(self) -> str:
+        """Everything that was ever written, what was overwritten too, without its escape sequences."""
+        with self._lock:
+            text = self.written.decode(errors="replace")
+        return re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", text)
+
     def scrolled(self) -> str:
         """All that ever stood there and was not taken back: what scrolled away, and the screen."""
         with self._lock:

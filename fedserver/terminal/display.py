@@ -51,8 +51,9 @@ class _Frame:
     def __init__(self) -> None:
         self.lines: list[Text] = []
 
-    def __rich_console__(self, _: Console, __: ConsoleOptions) -> RenderResult:
-        yield from self.lines
+    def __rich_console__(self, console: Console, _: ConsoleOptions) -> RenderResult:
+        for line in self.lines:  # as they are: they fit, and to wrap them anew takes the longest
+            yield from line.render(console, end="\n")
 
 
 class LiveDisplay:
@@ -189,9 +190,11 @@ class LiveDisplay:
     def _terminal_size(self) -> ConsoleDimensions:
         """Of the terminal that is written to; rich asks those of stdin and stdout first."""
         try:
-            return ConsoleDimensions(*os.get_terminal_size(self.console.file.fileno()))
+            size = os.get_terminal_size(self.console.file.fileno())
         except (OSError, ValueError):
             return self.console.size
+        # A serial line, and some containers, have none.
+        return ConsoleDimensions(size.columns or 80, size.lines or 24)
 
     def _take(self) -> None:
         """Follow the news, and keep what of them is to be printed."""
