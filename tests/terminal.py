@@ -14,7 +14,7 @@ import subprocess
 import termios
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TextIO
@@ -92,7 +92,10 @@ class Terminal(AbstractContextManager["Terminal"]):
     def lines(self) -> list[str]:
         """What stands on the screen now, without empty lines at its end."""
         with self._lock:
-            shown = [line.rstrip() for line in self._screen.display]
+            return self._shown()
+
+    def _shown(self) -> list[str]:
+        shown = [line.rstrip() for line in self._screen.display]
         while shown and not shown[-1]:
             shown.pop()
         return shown
@@ -114,7 +117,7 @@ class Terminal(AbstractContextManager["Terminal"]):
                 "".join(row[column].data for column in range(self._screen.columns)).rstrip()
                 for row in self._screen.history.top
             ]
-        return "\n".join([*gone, *self.lines()])
+            return "\n".join([*gone, *self._shown()])
 
     @property
     def cursor_hidden(self) -> bool:
@@ -124,12 +127,19 @@ class Terminal(AbstractContextManager["Terminal"]):
 
     def wait_for(self, pattern: str, timeout_s: float = 30.0) -> str:
         """Until the screen shows it; the screen then. What it shows in between may be missed."""
+        return self._wait(self.text, pattern, timeout_s)
+
+    def wait_written(self, pattern: str, timeout_s: float = 30.0) -> str:
+        """Until it was written, even if it has been overwritten since; all that was, as `plain`."""
+        return self._wait(self.plain, pattern, timeout_s)
+
+    def _wait(self, look: Callable[[], str], pattern: str, timeout_s: float) -> str:
         deadline = time.monotonic() + timeout_s
         while True:
-            text = self.text()
+            text = look()
             if re.search(pattern, text):
                 return text
-            assert time.monotonic() < deadline, f"no {pattern!r} on\n{self.scrolled()}"
+            assert time.monotonic() < deadline, f"no {pattern!r} in\n{text}\non\n{self.scrolled()}"
             time.sleep(0.02)
 
     def resize(self, columns: int, rows: int) -> None:
