@@ -134,8 +134,12 @@ def demo(
 ) -> None:
     """Train a model here and now: one server, three clients, real footprint."""
     from fedserver.demo.show import show
+    from fedserver.logs import set_up_logging
+    from fedserver.terminal.choosing import chosen
 
-    raise typer.Exit(show(folder, port=port, linger_s=linger, country=country, live=live))
+    display = chosen(set_up_logging(sys.stdout), live, os.environ)
+    code = show(folder, port=port, linger_s=linger, country=country, display=display)
+    raise typer.Exit(code)
 
 
 def _file(given: Path | None) -> Path | None:

@@ -15,23 +15,18 @@ from fedserver.assemble import Server
 from fedserver.config import load_config
 from fedserver.demo.client import KINDS
 from fedserver.ending import Outcome
-from fedserver.logs import set_up_logging
 from fedserver.running import run_server
 from fedserver.terminal.at_end import print_rounds
-from fedserver.terminal.choosing import chosen
+from fedserver.terminal.display import LiveDisplay
 from telemetry.store import Store
 
 CLIENT_EXIT_S = 10.0
 
 
 def show(
-    folder: Path, *, port: int, linger_s: float, country: str, live: bool | None = None
+    folder: Path, *, port: int, linger_s: float, country: str, display: LiveDisplay | None = None
 ) -> int:
-    """Run server and clients, print what there is to see, return the exit code.
-
-    ``live`` asks for a display, False for none; None leaves it to the terminal.
-    """
-    display = chosen(set_up_logging(sys.stdout), live, os.environ)
+    """Run server and clients, print what there is to see, return the exit code."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     say = console.print if display is None else display.say
     folder.mkdir(parents=True, exist_ok=True)

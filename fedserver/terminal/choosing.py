@@ -24,7 +24,8 @@ def chosen(
         return None
     lacks = _lacks(plain.stream, environ)
     if lacks is None:
-        return LiveDisplay(plain) if asked or not environ.get("CI") else None
+        in_ci = environ.get("CI", "").lower() not in ("", "0", "false")
+        return LiveDisplay(plain) if asked or not in_ci else None
     if asked:
         logger.warning("plain lines instead of a live display: %s", lacks)
     return None

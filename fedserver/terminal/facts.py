@@ -47,7 +47,8 @@ def facts_of(config: ServerConfig, server: Server) -> Facts:
 def endpoint(config: ServerConfig, address: str) -> str:
     """What to share: where clients connect to, and what they need for it."""
     host, _, port = address.rpartition(":")
-    where = f"{socket.gethostname()}:{port}" if host in _EVERYWHERE else address
+    everywhere = f"port {port} of this machine, {socket.gethostname()}"
+    where = everywhere if host in _EVERYWHERE else address
     needs = []
     if config.server.tls is not None:
         needs.append("TLS")

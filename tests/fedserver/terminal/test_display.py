@@ -258,6 +258,7 @@ def test_it_follows_the_size_of_the_terminal() -> None:
         (None, {"TERM": "xterm"}, True),
         (None, {"TERM": "xterm", "NO_COLOR": "1"}, True),
         (None, {"TERM": "xterm", "CI": "true"}, False),
+        (None, {"TERM": "xterm", "CI": "false"}, True),
         (True, {"TERM": "xterm", "CI": "true"}, True),
         (False, {"TERM": "xterm"}, False),
         (None, {"TERM": "dumb"}, False),
