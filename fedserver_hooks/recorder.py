@@ -34,6 +34,7 @@ from telemetry.domain import (
     ServerPhase,
     utc_now,
 )
+from telemetry.durations import Durations
 from telemetry.lease import this_process
 from telemetry.store.base import Store
 from telemetry.writer import Failures, RoundWriter
@@ -339,6 +340,11 @@ class RoundRecorder:
     def overhead_s(self) -> float:
         """Seconds of the training's own time that telemetry took so far."""
         return self.overhead.seconds
+
+    @property
+    def writes(self) -> Durations:
+        """How long the store took for each round."""
+        return self._writer.writes
 
     @property
     def round_key(self) -> RoundKey | None:
