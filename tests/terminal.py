@@ -142,10 +142,21 @@ class Terminal(AbstractContextManager["Terminal"]):
             assert time.monotonic() < deadline, f"no {pattern!r} in\n{text}\non\n{self.scrolled()}"
             time.sleep(0.02)
 
-    def resize(self, columns: int, rows: int) -> None:
-        """As somebody who drags its corner. Long lines are cut: this terminal does not wrap anew."""
+    def resize(self, columns: int, rows: int, *, wraps: bool = False) -> None:
+        """As somebody who drags its corner. Long lines are cut, as xterm does.
+
+        With ``wraps`` they are wrapped anew, as most terminals do, the cursor behind the last.
+        """
         with self._lock:
+            shown = self._shown()
             self._screen.resize(rows, columns)
+            if wraps:
+                pieces = [
+                    line[start : start + columns]
+                    for line in shown
+                    for start in range(0, max(1, len(line)), columns)
+                ]
+                self._feed.feed(("\x1b[2J\x1b[H" + "\r\n".join(pieces)).encode())
         self._set_size(columns, rows)
 
     def __exit__(self, *_: object) -> None:

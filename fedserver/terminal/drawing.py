@@ -52,6 +52,7 @@ def lines(view: View | Start, width: int, height: int) -> list[Text]:
 def _cropped(line: Text, width: int) -> Text:
     line.no_wrap, line.overflow = True, "ellipsis"
     line.truncate(width, overflow="ellipsis")
+    line.rstrip()  # a terminal that becomes narrower must not wrap what nobody sees
     return line
 
 

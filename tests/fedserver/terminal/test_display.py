@@ -249,6 +249,19 @@ def test_it_follows_the_size_of_the_terminal() -> None:
             assert len(title) == columns
 
 
+def test_nothing_of_it_is_left_where_a_terminal_wraps_its_lines_anew() -> None:
+    """A narrower terminal has broken the lines of the display in two: both halves go."""
+    with Terminal(80, 40) as terminal, shown(terminal, clock=lambda: T0 + 5):
+        for number in range(3):
+            log.info("line %d", number)
+        terminal.wait_for(r"line 2\n── digits[\s\S]*power sensor on the server$")
+        terminal.resize(50, 40, wraps=True)
+        text = terminal.wait_for(r"round +0 of 5 +─{6}  0:05\n[\s\S]*power sensor on the server$")
+        assert text.count("── digits") == 1
+        assert re.findall(r"line (\d)", text) == ["0", "1", "2"]
+        assert "─\n─" not in text
+
+
 # --- whether there is one ----------------------------------------------------------------------------
 
 

@@ -15,8 +15,8 @@ from tests.fedserver.terminal.views import DONE, FAILED, FOOTPRINT, TRAINING, fl
 
 
 def drawn(shown: View | Start, width: int = 80, height: int = 24) -> str:
-    """As text, without what is left empty at the end of a line."""
-    return "\n".join(line.plain.rstrip() for line in lines(shown, width, height))
+    """As text."""
+    return "\n".join(line.plain for line in lines(shown, width, height))
 
 
 def test_a_round_at_80_columns() -> None:
@@ -167,6 +167,7 @@ def test_nothing_is_ever_too_wide_or_too_high(
         height,
     )
     assert max(cell_len(line.plain) for line in shown) <= width
+    assert not any(line.plain.endswith(" ") for line in shown)
     assert 1 <= len(shown) <= max(1, height - 1)
 
 
