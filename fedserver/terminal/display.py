@@ -17,7 +17,6 @@ from typing import Final, TextIO
 
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderResult
 from rich.control import Control
-from rich.file_proxy import FileProxy
 from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
@@ -145,7 +144,6 @@ class LiveDisplay:
     # --- its thread ----------------------------------------------------------------------------
 
     def _keep_shown(self) -> None:
-        streams = sys.stdout, sys.stderr
         live = Live(
             self._shown,
             console=self.console,
@@ -166,8 +164,6 @@ class LiveDisplay:
         finally:
             with suppress(Exception):  # a terminal that is gone cannot be tidied up
                 live.stop()
-            if isinstance(sys.stdout, FileProxy) or isinstance(sys.stderr, FileProxy):
-                sys.stdout, sys.stderr = streams
             self._end(problem)
 
     def _refresh(self, live: Live) -> None:
