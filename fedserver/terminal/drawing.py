@@ -114,7 +114,8 @@ class _Page:
         right = clock(view.round_s)
         match view.step:
             case "waiting":
-                told = f"{view.connected} of {view.needed} connected"
+                state = "connected" if view.free == view.connected else "free"
+                told = f"{view.free} of {view.needed} {state}"
             case "training" | "evaluating":
                 told = f"{view.answered} of {view.asked}"
             case _:

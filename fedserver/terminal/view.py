@@ -110,10 +110,15 @@ class View:
     last_warning: str = ""
 
     @property
+    def free(self) -> int:
+        """Clients that can be asked: a busy one still works on what it was asked before."""
+        return self.connected - self.states.get("busy", 0)
+
+    @property
     def round_share(self) -> float | None:
         """How much of the round is over: by time where that is known, else by answers."""
         if self.step == "waiting":
-            return min(1.0, self.connected / self.needed) if self.needed else None
+            return min(1.0, self.free / self.needed) if self.needed else None
         if self.expected_s:
             return min(1.0, self.round_s / self.expected_s)
         return self.answered / self.asked if self.asked else None

@@ -79,6 +79,16 @@ CO2eq      not tracked (track_emissions: false)"""
     )
 
 
+def test_clients_that_are_busy_are_not_free() -> None:
+    """Three are connected, and yet the round waits: it is said for what."""
+    busy = replace(DONE, state="busy", seconds=None)
+    idle = replace(TRAINING, state="idle", seconds=None)
+    text = drawn(view(idle, busy, replace(idle, number=3), step="waiting"))
+    assert "waiting    2 of 3 free         ━━━━━━━━━━━━━━━━╸────────" in text
+    assert "clients    3 connected · 0 done · 0 failed · 1 busy\n" in text
+    assert "share" not in text
+
+
 def test_two_hundred_clients_are_folded() -> None:
     """Failed ones and slow ones are named, the others counted; figures keep their place."""
     text = drawn(view(*fleet(200, failed=9), metrics=()))
