@@ -11,6 +11,7 @@ from grafana.fields import (
     QUIET,
     ROUND_AXIS,
     SENSORS,
+    WHOLE_NUMBERS,
     Json,
     colored,
     fixed,
@@ -49,12 +50,14 @@ def outcomes() -> Json:
         style="bars",
         stacked=True,
         min=0,
+        mappings=WHOLE_NUMBERS,
         overrides=[
             *ROUND_AXIS,
             *colored(OUTCOMES),
             of(
                 "coverage",
                 unit="percentunit",
+                mappings=[],
                 color=fixed("text"),
                 max=1,
                 **line_style(
@@ -97,22 +100,32 @@ def spread() -> Json:
 
 
 def top() -> Json:
-    """Bars, a client each."""
-    return bars(
+    """A row each: a bar's name would be cut where its letters are wide."""
+    return table(
         "Top emitters",
         """The ten clients with the most emissions over the whole run, every attempt included, under their
-        pseudonyms.""",
+        pseudonyms, and their share of what all clients' reports count for.""",
         [
             select(f"""
-    SELECT client, SUM(emissions_kg) * 1000 AS "CO2eq"
+    SELECT
+      client,
+      SUM(emissions_kg) * 1000 AS "CO2eq",
+      SUM(emissions_kg) / NULLIF(SUM(SUM(emissions_kg)) OVER (), 0) AS share
     FROM v_client_round WHERE {RUN} AND closed AND emissions_kg IS NOT NULL
     GROUP BY client ORDER BY 2 DESC LIMIT 10""")
         ],
-        unit="massg",
-        name="client",
-        each_row=True,
-        color=fixed(CLIENTS),
-        no_value=NO_ROWS,
+        overrides=[
+            of("client", unit="string", custom__width=105),
+            of(
+                "CO2eq",
+                unit="massg",
+                min=0,
+                fieldMinMax=True,
+                color=fixed(CLIENTS),
+                custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
+            ),
+            of("share", unit="percentunit", decimals=0, custom__width=65),
+        ],
     )
 
 

@@ -125,7 +125,7 @@ def build() -> Json:
             Section(
                 "Who emits",
                 [
-                    Row(9, [(8, top()), (8, distribution()), (8, replies())]),
+                    Row(12, [(8, top()), (8, distribution()), (8, replies())]),
                     Row(9, [(24, everyone())]),
                 ],
             ),
@@ -136,7 +136,6 @@ def build() -> Json:
         ],
         variables=[
             SQL_VARIABLE,
-            UNSEEN,
             selected(
                 "run_id",
                 "Run",

@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 UNITS: Final = frozenset(
     {
-        "massg", "watt", "watth", "percentunit", "s", "dtdurations", "dthms", "none", "bytes", "decbytes",
+        "massg", "watt", "watth", "percentunit", "s", "dthms", "none", "bytes", "decbytes",
         "reqps", "ops", "string", "time:YYYY-MM-DD HH:mm", "suffix: gCO2eq/kWh",
     }
 )  # fmt: skip
@@ -124,13 +124,17 @@ def _override(matcher: str, options: str, properties: Mapping[str, Any]) -> Json
     }
 
 
+TEXT_AS_IT_IS: Final = _override("byType", "string", {"unit": "string"})
+"""Else Grafana reads a text such as 1e-4 as a number, and shows it as it shows numbers."""
+
+
 def colored(colors: Mapping[str, str]) -> list[Json]:
     """A colour by the name of the field, which is shown where there is one field only, too."""
     return [of(name, color=fixed(color), displayName=name) for name, color in colors.items()]
 
 
-def _between_rounds() -> list[Json]:
-    """No label for a tick between two rounds: Grafana has no axis of whole numbers.
+def _whole_numbers() -> list[Json]:
+    """No label for a tick between two rounds, or two clients: Grafana has no axis of whole numbers.
 
     Its ticks are apart by 1, 2 or 2.5 times a power of ten: fractions are there up to a dozen rounds,
     and halves up to a hundred.
@@ -143,13 +147,14 @@ def _between_rounds() -> list[Json]:
     ]
 
 
+WHOLE_NUMBERS: Final = _whole_numbers()
 ROUND_AXIS: Final = (
     of(
         "round",
         unit="none",
         min=0,
         max=None,
-        mappings=_between_rounds(),
+        mappings=WHOLE_NUMBERS,
         custom__axisLabel="round",
     ),
     of("edge", custom__hideFrom={"legend": True, "tooltip": True, "viz": True}),

@@ -145,7 +145,7 @@ def _training_now() -> Json:
             ),
         ],
         overrides=[
-            of("run", unit="string", links=[to_run("${__value.raw}", "now-1h", "now")]),
+            of("run", unit="string", custom__width=180, links=[to_run("${__value.raw}", "now-1h", "now")]),
             of("CO2eq", unit="massg"),
             of("reported", unit="percentunit", decimals=0),
             of("budget used", unit="percentunit", decimals=0),

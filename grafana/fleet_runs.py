@@ -93,6 +93,7 @@ def comparison() -> Json:
             of(
                 "name",
                 unit="string",
+                custom__width=140,
                 links=[
                     to_run(
                         "${__data.fields.run}",
@@ -120,7 +121,6 @@ def comparison() -> Json:
                 fieldMinMax=True,
                 color=fixed(EMITTED),
                 custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
-                custom__width=150,
             ),
             of("per point", unit="massg", custom__width=85),
             of("energy", unit="watth", custom__width=85),
@@ -162,7 +162,9 @@ def per_day() -> Json:
       FROM amounts HAVING COUNT(*) > 0
     )
     SELECT
-      to_char(day, 'YYYY-MM-DD') AS day,
+      to_char(day, CASE
+        WHEN (SELECT MAX(day) - MIN(day) FROM days) > INTERVAL '330 days' THEN 'YYYY-MM-DD'
+        ELSE 'DD Mon' END) AS day,
       SUM(server_emissions_kg) * 1000 AS server,
       SUM(clients_emissions_kg) * 1000 AS clients
     FROM days LEFT JOIN amounts ON date_trunc('day', ended_at AT TIME ZONE 'UTC') = day

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from grafana.checked import checked
-from grafana.fields import PLAIN, Json, fixed
+from grafana.fields import PLAIN, TEXT_AS_IT_IS, Json, fixed
 
 PROMETHEUS: Final = {"type": "prometheus", "uid": "${datasource}"}
 SQL: Final = {"type": "grafana-postgresql-datasource", "uid": "${sql_datasource}"}
@@ -358,15 +358,17 @@ def table(
         "cellHeight": "sm",
         "enablePagination": False,
         "sortBy": [{"displayName": name, "desc": descending} for name, descending in sort],
-        "footer": {"show": False, "reducer": [], "countRows": False, "fields": ""},
+        "frameIndex": 0,
     }
     custom = {
         "align": "auto",
         "cellOptions": {"type": "auto"},
         "filterable": False,
+        "footer": {"reducers": []},
         "inspect": False,
     }
     more.setdefault("no_value", "–")
+    more["overrides"] = [TEXT_AS_IT_IS, *more.get("overrides", ())]
     return panel(
         "table", title, description, targets, unit=unit, options=options, custom=custom, **more
     )

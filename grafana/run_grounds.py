@@ -71,6 +71,8 @@ def _intensity() -> Json:
 
 
 def _estimates() -> Json:
+    known = last("fl_run_emissions_estimate_co2eq_grams", "component, bound")
+    named = f'label_join({known}, "what", ", ", "component", "bound")'
     return bars(
         "Estimates, in no total",
         """Communication: bytes by the stated kWh/GB (`emissions.network_kwh_per_gb`), allocated. Clients that
@@ -78,11 +80,11 @@ def _estimates() -> Json:
         percentile as low and high.""",
         [
             now(
-                last("fl_run_emissions_estimate_co2eq_grams", "component, quality, bound"),
-                "{{component}}, {{bound}}",
+                f'label_replace({named}, "what", "$1", "what", "(.*), central")',
+                "{{what}}",
             )
         ],
-        name="${__field.labels.component}, ${__field.labels.bound}",
+        name="what",
         unit="massg",
         color=fixed(QUIET),
         no_value="none switched on",

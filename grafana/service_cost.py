@@ -81,7 +81,7 @@ def page() -> Json:
     """A process each."""
     return series(
         "Series of runs on a page",
-        """What `/metrics` shows of runs; dashed: the limit is far above, see the tile.""",
+        """What `/metrics` shows of runs; how much of the limit that is stands in the tile above.""",
         [over_time(of_process("fl_exposed_series"), "{{job}} {{instance}}")],
         unit="none",
         min=0,

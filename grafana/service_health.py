@@ -67,7 +67,7 @@ def _undelivered() -> Json:
         none is scraped.""",
         [now(f"sum({of_process('fl_telemetry_undelivered_rounds')})", "rounds")],
         color={"mode": "thresholds"},
-        thresholds=steps((None, "text"), (1, CLIENTS), (20, BUDGET)),
+        thresholds=steps((None, "text"), (5, CLIENTS), (20, BUDGET)),
         no_value="–",
     )
 
