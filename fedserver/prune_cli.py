@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from fedserver.errors import ConfigError, Problem
+from fedserver.progress import progress
 from fedserver.runs_common import FileOption, StoreOption, local_time, opened_store
 from telemetry.domain import utc_now
 from telemetry.store import Store
@@ -53,7 +54,8 @@ def prune(
         if not keep_totals:
             _ask(opened, before, yes=yes)
         waiting = () if undelivered else opened.unacknowledged(services)
-        pruned = opened.prune(before, now, keep_totals=keep_totals, spared=waiting)
+        with progress("prune", unit="runs") as tell:
+            pruned = opened.prune(before, now, tell, keep_totals=keep_totals, spared=waiting)
         kept = _old(opened, before, waiting)
         copies = [] if keep_totals else copies_beside(opened.url)
     for run_id in pruned:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fedserver.errors import ConfigError, Problem
 from fedserver.flush_cli import flush
+from fedserver.progress import progress
 from fedserver.prune_cli import prune
 from fedserver.runs_common import FileOption, StoreOption, console, local_time, store_url
 from fedserver.tokens_cli import expiry
@@ -187,7 +188,8 @@ def migrate(
     if url.partition(":")[0] not in ("postgresql", "sqlite"):
         raise _wrong("--store", "only postgresql:// and sqlite:/// have a schema")
     if action == "up":
-        before, now = migrating.upgrade(url)
+        with progress("migrate", unit="revisions") as tell:
+            before, now = migrating.upgrade(url, tell=tell)
         shown = migrating.facts(url).url
         told = "is up to date" if before == now else f"upgraded from {before or 'nothing'}"
         typer.echo(f"{shown}: schema {now}, {told}")

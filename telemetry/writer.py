@@ -98,7 +98,8 @@ class RoundWriter:
 
     A newer revision of a round replaces an older one that still waits. Also keeps the run's lease, and
     calls ``refresh`` as often: a process that is killed has lost no more than that. After the run's
-    end it keeps the lease until the run is released, for it is served here.
+    end it keeps the lease until the run is released, for it is served here. ``on_made`` is told of
+    each record, open or closed, once it is made; ``on_closed`` of the closed ones.
     Other threads only put something into the inbox, which costs them next to nothing; all else
     belongs to the writer's thread alone.
     """
@@ -111,6 +112,7 @@ class RoundWriter:
         failures: Failures,
         *,
         on_closed: Callable[[RoundRecord], None] | None = None,
+        on_made: Callable[[RoundRecord], None] | None = None,
         refresh: Callable[[], None] | None = None,
     ) -> None:
         self.writes = Durations()
@@ -119,6 +121,7 @@ class RoundWriter:
         self._owner = owner
         self._failures = failures
         self._on_closed = on_closed
+        self._on_made = on_made
         self._refresh = refresh
         self._inbox: SimpleQueue[_Job | _Close | threading.Event] = SimpleQueue()
         self._jobs: dict[RoundKey, _Job] = {}
@@ -310,8 +313,10 @@ class RoundWriter:
         with self._making:
             known = job.record
             record = job.record = job.make() if known is None else known
-        if known is None and record.closed:
-            self._tell_closed(record)
+        if known is None:
+            self._tell(self._on_made, record)
+            if record.closed:
+                self._tell(self._on_closed, record)
         return record
 
     def _do_last(self) -> None:
@@ -332,11 +337,11 @@ class RoundWriter:
         else:
             self._done.set()
 
-    def _tell_closed(self, record: RoundRecord) -> None:
-        if self._on_closed is None:
+    def _tell(self, listener: Callable[[RoundRecord], None] | None, record: RoundRecord) -> None:
+        if listener is None:
             return
         try:
-            self._on_closed(record)
+            listener(record)
         except Exception as error:  # noqa: BLE001 - somebody's listener: not ours to fall over
             self._failures.note("listener", "a listener failed", error=error)
 

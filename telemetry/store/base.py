@@ -19,6 +19,7 @@ from telemetry.domain import (
     StoredRun,
 )
 from telemetry.errors import TelemetryError
+from telemetry.progress import Tell, nobody
 from telemetry.store.api_tokens import ApiToken
 from telemetry.store.deliveries import Delivery
 
@@ -127,6 +128,7 @@ class Store(Protocol):
         self,
         before: datetime,
         now: datetime,
+        tell: Tell = nobody,
         *,
         keep_totals: bool = True,
         spared: Collection[str] = (),
@@ -136,7 +138,7 @@ class Store(Protocol):
         The runs with their totals and seals stay; `StoredRun.pruned_at` says so. Rounds of such a
         run raise `RunPruned`, and it is delivered to no service any more. Without ``keep_totals`` the
         runs go, too, those that were pruned before included, each as by `delete_run`. The runs
-        ``spared`` stay as they are. Returns the ids of the others.
+        ``spared`` stay as they are. Returns the ids of the others; ``tell`` hears of each.
         """
         ...
 

@@ -37,6 +37,7 @@ from telemetry.errors import (
     TelemetryError,
     ValueRefused,
 )
+from telemetry.progress import Tell, counted, nobody
 from telemetry.store import rules
 from telemetry.store.api_tokens import ApiToken
 from telemetry.store.deliveries import SERVICE, DeliveredEnd, DeliveredRun, Delivery
@@ -213,6 +214,7 @@ class InMemoryStore:
         self,
         before: datetime,
         now: datetime,
+        tell: Tell = nobody,
         *,
         keep_totals: bool = True,
         spared: Collection[str] = (),
@@ -225,7 +227,8 @@ class InMemoryStore:
                 if rules.may_prune(run.stored, before, keep_totals=keep_totals)
                 and run_id not in spared
             ]
-            for run_id in old:
+            tell(0, len(old))
+            for run_id in counted(old, tell):
                 if keep_totals:
                     self._runs[run_id].prune(now)
                 else:

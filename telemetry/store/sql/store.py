@@ -42,6 +42,7 @@ from telemetry.errors import (
     TelemetryError,
     ValueRefused,
 )
+from telemetry.progress import Tell, counted, nobody
 from telemetry.store import rules
 from telemetry.store.api_tokens import ApiToken
 from telemetry.store.deliveries import DeliveredEnd, DeliveredRounds, DeliveredRun, Delivery
@@ -213,6 +214,7 @@ class SqlStore:
         self,
         before: datetime,
         now: datetime,
+        tell: Tell = nobody,
         *,
         keep_totals: bool = True,
         spared: Collection[str] = (),
@@ -222,7 +224,8 @@ class SqlStore:
             query = queries.to_prune(before, keep_totals=keep_totals)
             found = map(mapping.run_from_values, connection.execute(query).mappings().all())
             old = [run for run in found if run.run_id not in spared]
-            for run in old:
+            tell(0, len(old))
+            for run in counted(old, tell):
                 (_delete_rounds if keep_totals else _delete_run)(connection, run, now)
         if old and self._forget is not None:
             self._forget()
