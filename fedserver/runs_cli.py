@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO, cast
 
 import typer
 from rich.table import Table
@@ -27,6 +27,7 @@ from fedserver.runs_delete import delete
 from fedserver.runs_recost import recost
 from fedserver.runs_sci import sci
 from fedserver.runs_verify import verify
+from fedserver.saying import InertStream, say
 from fedserver.wording import (
     client_intensity_words,
     closing_line,
@@ -54,7 +55,7 @@ def list_runs(store: StoreOption = None, config: FileOption = None) -> None:
     with opened_store(store, config) as opened:
         found = opened.runs()
         if not found:
-            typer.echo(f"no runs in {opened.url}")
+            say(f"no runs in {opened.url}")
             return
         table = Table(box=None, header_style="bold")
         for heading in ("run", "name", "status", "started", "strategy"):
@@ -91,21 +92,21 @@ def show(
         stored = resolved_run(opened, run)
         rounds = list(opened.rounds(stored.run_id))
         if method:
-            typer.echo(_statement(stored, rounds))
+            say(_statement(stored, rounds))
             return
         for line in (*describe_run(stored, rounds), *value_lines(stored, rounds, target)):
-            typer.echo(line)
+            say(line)
         stated = client_intensity_words(report for _, _, report in opened.reports(stored.run_id))
         if stated is not None:
-            typer.echo(f"clients    {stated}")
+            say(f"clients    {stated}")
         if any(row.reports_flagged for row in rounds):
             marked = [report for _, _, report in opened.reports(stored.run_id) if report.flags]
             words = mark_words(marked) or ["rows of clients are not kept"]
-            typer.echo(f"marks      {', '.join(words)}; they count like any other")
+            say(f"marks      {', '.join(words)}; they count like any other")
         if rounds:
             width = console().width if sys.stdout.isatty() else None
             console().print(rounds_table(rounds, stored.info.metric_names, width))
-            typer.echo("set-up: from the start to the first round, mostly waiting for clients")
+            say("set-up: from the start to the first round, mostly waiting for clients")
 
 
 @runs.command()
@@ -128,9 +129,9 @@ def export(
         stored = resolved_run(opened, run)
         notes = _written(FORMATS[format_name], opened, stored.run_id, output)
         for note in notes:
-            typer.echo(note, err=True)
+            say(note, err=True)
         if output is not None:
-            typer.echo(f"wrote {output}", err=True)
+            say(f"wrote {output}", err=True)
 
 
 runs.command("compare")(compare_runs)
@@ -146,7 +147,7 @@ def _written(form: Format, store: Store, run_id: str, output: Path | None) -> No
         out = sys.stdout
         out.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
         if out.isatty():
-            return form.write(store, run_id, out)
+            return form.write(store, run_id, cast(TextIO, InertStream(out)))
         with progress("export", unit="lines") as tell:
             return form.write_telling(store, run_id, out, tell)
     try:

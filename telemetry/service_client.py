@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from telemetry.domain import RunEnd, RunInfo, utc_now
 from telemetry.errors import DeliveryRefused, ServiceAway, ServiceFault
+from telemetry.printable import printable
 from telemetry.service.bodies import Received, finish_json, rounds_json, run_json
 
 REQUEST_S: Final = 60.0
@@ -193,7 +194,7 @@ def _problem(answer: bytes) -> str:
         return ""
     said = (document.get("detail"), document.get("title"))
     text = next((part for part in said if isinstance(part, str) and part), "")
-    return "".join(c if c.isprintable() else "�" for c in text[:_MAX_SHOWN])
+    return printable(text[:_MAX_SHOWN])
 
 
 def _phrase(status: int) -> str:
