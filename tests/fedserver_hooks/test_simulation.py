@@ -83,7 +83,9 @@ def test_the_machines_energy_is_split_by_cpu_time() -> None:
     assert {r.scope for r in record.accepted} == {"process"}
     assert record.outcomes == {"reported": 3}
     turns = sorted((r.started_at, r.ended_at) for r in record.accepted)
-    for (_, ended), (started, _) in pairwise(turns):  # no moment of the measurement is claimed twice
+    for (_, ended), (started, _) in pairwise(
+        turns
+    ):  # no moment of the measurement is claimed twice
         assert ended == started
 
 
