@@ -61,7 +61,7 @@ DISCONNECT_GRACE_S: Final = 5.0
 """How long an ordinary end waits for clients that are still busy."""
 FINAL_WRITE_S: Final = 2.0
 """How long an ordinary end waits for the store once more, after lingering."""
-SIGNAL_WRITE_S: Final = 1.0
+SIGNAL_WRITE_S: Final = 0.6
 """How long an end by a signal waits for the store: the process is gone within two seconds."""
 FINAL_SEND_S: Final = 5.0
 """How long an ordinary end waits for the telemetry service, after lingering."""
@@ -175,7 +175,7 @@ def run_server(
         sender = sender_of(config, store, server.recorder)
         http = bind_http(config, store, server.recorder, refusals, sender=sender)
         check(server.recorder.start, TelemetryError, "telemetry.database_url")
-        stack.callback(_let_go, config, server)
+        stack.callback(_let_go, config, server, stop)
         if sender is not None:
             stack.callback(end_sending, sender, lambda: stop.is_set)
             sender.start()
@@ -323,10 +323,11 @@ def _tell_again(
     return whole
 
 
-def _let_go(config: ServerConfig, server: Server) -> None:
+def _let_go(config: ServerConfig, server: Server, stop: StopSignal) -> None:
     """Last of all: keep what the store would not take, and give up the run."""
     recorder = server.recorder
-    if not recorder.delivered() and recorder.ending is not None:
+    delivered = recorder.delivered()
+    if not delivered and recorder.ending is not None:
         rounds, run_id = recorder.leftovers(), recorder.run.run_id
         try:
             path = keep(config.model.output_dir / run_id, run_id, rounds, recorder.ending)
@@ -334,7 +335,8 @@ def _let_go(config: ServerConfig, server: Server) -> None:
             logger.error("%d round(s) are lost: %s", len(rounds), error)
         else:
             logger.warning("%d round(s) are kept in %s for the next start", len(rounds), path)
-    recorder.release()
+    if delivered or not stop.is_set:  # a signal's two seconds; a dead process is released anyway
+        recorder.release()
 
 
 def end_sending(sender: Sender, hurried: Callable[[], bool] = lambda: False) -> None:

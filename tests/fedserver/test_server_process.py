@@ -269,6 +269,35 @@ def test_a_signal_ends_the_run_within_two_seconds_even_with_a_hung_client(
     assert list((tmp_path / "runs").glob("*/footprint.csv"))
 
 
+@pytest.mark.slow
+def test_a_signal_ends_the_run_within_two_seconds_even_with_a_locked_database(
+    tmp_path: Path,
+) -> None:
+    """With a client hung in ``fit`` as well; what could not be stored comes in with the next start."""
+    hang = Script(fit="hang", fit_rounds=(2,), hang_s=25)
+    with (
+        ServerProcess(tmp_path, 2, rounds=5) as server,
+        ClientProcess(server.address, REPORTS),
+        ClientProcess(server.address, hang),
+    ):
+        server.wait_for(r"round 1/5 completed")
+        blocker = sqlite3.connect(tmp_path / "telemetry.db", isolation_level=None)
+        blocker.execute("BEGIN EXCLUSIVE")
+        time.sleep(0.3)  # into the fit of round 2
+        began = server.signal(signal.SIGTERM)
+        assert server.wait() == 143
+        assert time.monotonic() - began < 2.0
+        blocker.execute("COMMIT")
+        blocker.close()
+    with ServerProcess(tmp_path, 2) as next_one:
+        assert next_one.address
+    store = open_store(server.store_url)
+    run = store.runs()[-1]
+    assert run.status == "interrupted"
+    assert [r.status for r in store.rounds(run.run_id)] == ["completed", "completed", "interrupted"]
+    store.close()
+
+
 def test_a_signal_before_any_client_came(tmp_path: Path) -> None:
     """Nobody is there yet: it ends at once, and leaves an interrupted run."""
     with ServerProcess(tmp_path, 2) as server:
