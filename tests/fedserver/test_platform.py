@@ -65,6 +65,15 @@ def test_the_form_as_it_comes_is_a_configuration() -> None:
     assert loaded.sources["round_timeout_s"] == "default"
 
 
+def test_the_two_least_numbers_of_clients_are_not_mixed_up() -> None:
+    """The server of before took each for the other."""
+    form = {"FEDERATED_MIN_FIT_CLIENTS": "3", "FEDERATED_MIN_AVAILABLE_CLIENTS": "5"}
+    loaded = load_config(None, form, {})
+    assert (loaded.config.clients.min_fit, loaded.config.clients.min_available) == (3, 5)
+    assert loaded.sources["clients.min_fit"] == "FEDERATED_MIN_FIT_CLIENTS"
+    assert loaded.sources["clients.min_available"] == "FEDERATED_MIN_AVAILABLE_CLIENTS"
+
+
 def test_without_variables_nothing_is_said() -> None:
     """Empty ones count as not there; every option keeps its own default."""
     assert values() == {}
