@@ -16,6 +16,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when flwr is import
 
 import typer
 
+from fedserver.dashboards_cli import dashboards
 from fedserver.errors import ConfigError, Problem
 from fedserver.runs_cli import runs
 from fedserver.settings import from_pairs
@@ -39,6 +40,7 @@ app.add_typer(runs, name="runs")
 app.command()(strategies)
 app.add_typer(tokens, name="tokens")
 app.add_typer(telemetry, name="telemetry")
+app.add_typer(dashboards, name="dashboards")
 
 ConfigFile = Annotated[
     Path | None,

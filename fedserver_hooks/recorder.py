@@ -44,6 +44,7 @@ from telemetry.domain import (
     ServerPhase,
     utc_now,
 )
+from telemetry.durations import Durations
 from telemetry.errors import StoreError
 from telemetry.lease import this_process
 from telemetry.store.base import Store
@@ -455,6 +456,11 @@ class RoundRecorder:
         """Seconds of the training's own time that telemetry took so far."""
         with self._overhead_lock:
             return self._overhead_s
+
+    @property
+    def writes(self) -> Durations:
+        """How long the store took for each round."""
+        return self._writer.writes
 
     @property
     def round_key(self) -> RoundKey | None:

@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from telemetry.domain import Owner, RoundRecord, utc_now
+from telemetry.durations import Durations
 from telemetry.errors import RoundConflict, StoreError
 from telemetry.store.base import LEASE_RENEW_S, Store
 
@@ -111,6 +112,7 @@ class RoundWriter:
         on_closed: Callable[[RoundRecord], None] | None = None,
         refresh: Callable[[], None] | None = None,
     ) -> None:
+        self.writes = Durations()
         self._store = store
         self._run_id = run_id
         self._owner = owner
@@ -263,7 +265,7 @@ class RoundWriter:
                 self._drop(job, error)
                 continue
             try:
-                self._store.record_round(record)
+                self._timed(record)
             except RoundConflict as error:
                 self._failures.note("store", str(error))
             except StoreError as error:
@@ -281,6 +283,13 @@ class RoundWriter:
             self._jobs.pop(key, None)
         self._tries = self._tries + 1 if stuck else 0
         return True
+
+    def _timed(self, record: RoundRecord) -> None:
+        began = time.perf_counter()
+        try:
+            self._store.record_round(record)
+        finally:
+            self.writes.observe(time.perf_counter() - began)
 
     def _made(self, job: _Job) -> RoundRecord:
         """The round's record; made once, however often it takes to write it, one at a time."""

@@ -60,8 +60,11 @@ def upgrade(url: str, migrations: Migrations = SHIPPED) -> tuple[str | None, str
         return revision, migrations.head
 
 
-def grant_reading(url: str, role: str) -> None:
-    """Let a role of PostgreSQL (made if need be) read the views. Raises `StoreError`."""
+def grant_reading(url: str, role: str, password: str | None = None) -> None:
+    """Let a role of PostgreSQL (made if need be) read the views. Raises `StoreError`.
+
+    With a password the role may log in; without one, whether it may stays as it is.
+    """
     if not url.startswith("postgresql:"):
         raise StoreError(url, "only PostgreSQL has roles")
     address, shown = postgres.parse(url)
@@ -70,7 +73,7 @@ def grant_reading(url: str, role: str) -> None:
         postgres.lock_schema(connection)
         if _facts(connection, shown, SHIPPED).state is not State.CURRENT:
             raise StoreError(shown, "has not this program's schema; `migrate up` brings it there")
-        postgres.grant_reading(connection, role)
+        postgres.grant_reading(connection, role, password)
 
 
 def history(migrations: Migrations = SHIPPED) -> list[tuple[str, str]]:

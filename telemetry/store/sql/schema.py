@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 VERSION_TABLE: Final = "telemetry_schema"
 """Not Alembic's usual name: another program's database has that one, too."""
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The newest revision; stated, so that opening an up-to-date file loads no Alembic."""
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
