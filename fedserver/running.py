@@ -20,7 +20,7 @@ from fedserver.artefacts import write_artefacts
 from fedserver.assemble import Server, assemble
 from fedserver.checkpoint import remove_checkpoint
 from fedserver.config import ServerConfig
-from fedserver.leftovers import keep
+from fedserver.leftovers import keep_rest
 from fedserver.loop import LoopResult, run_rounds
 from fedserver.preparing import (
     bind_http,
@@ -325,18 +325,9 @@ def _tell_again(
 
 def _let_go(config: ServerConfig, server: Server, stop: StopSignal) -> None:
     """Last of all: keep what the store would not take, and give up the run."""
-    recorder = server.recorder
-    delivered = recorder.delivered()
-    if not delivered and recorder.ending is not None:
-        rounds, run_id = recorder.leftovers(), recorder.run.run_id
-        try:
-            path = keep(config.model.output_dir / run_id, run_id, rounds, recorder.ending)
-        except OSError as error:
-            logger.error("%d round(s) are lost: %s", len(rounds), error)
-        else:
-            logger.warning("%d round(s) are kept in %s for the next start", len(rounds), path)
+    delivered = keep_rest(config.model.output_dir, server.recorder)
     if delivered or not stop.is_set:  # a signal's two seconds; a dead process is released anyway
-        recorder.release()
+        server.recorder.release()
 
 
 def end_sending(sender: Sender, hurried: Callable[[], bool] = lambda: False) -> None:
