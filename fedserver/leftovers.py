@@ -14,7 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from fedserver_hooks.recorder import Ending, RoundRecorder
+from fedserver_hooks.recorder import RoundRecorder
+from fedserver_hooks.run_end import Ending
 from telemetry.domain import RoundRecord
 from telemetry.errors import RoundConflict, TelemetryError
 from telemetry.store import Store

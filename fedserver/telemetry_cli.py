@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fedserver.errors import ConfigError, Problem
 from fedserver.flush_cli import flush
+from fedserver.progress import progress
 from fedserver.runs_common import FileOption, StoreOption, console, local_time, store_url
 from fedserver.tokens_cli import expiry
 from fedserver.tokens_import import import_tokens
@@ -189,7 +190,8 @@ def migrate(
     if url.partition(":")[0] not in ("postgresql", "sqlite"):
         raise _wrong("--store", "only postgresql:// and sqlite:/// have a schema")
     if action == "up":
-        before, now = migrating.upgrade(url)
+        with progress("migrate", unit="revisions") as tell:
+            before, now = migrating.upgrade(url, tell=tell)
         shown = migrating.facts(url).url
         told = "is up to date" if before == now else f"upgraded from {before or 'nothing'}"
         typer.echo(f"{shown}: schema {now}, {told}")
@@ -234,7 +236,8 @@ def prune(
     except OverflowError:
         raise _wrong("--older-than", f"{older_than} is before all times") from None
     try:
-        pruned = opened.prune(before, now)
+        with progress("prune", unit="runs") as tell:
+            pruned = opened.prune(before, now, tell)
     finally:
         opened.close()
     for run_id in pruned:

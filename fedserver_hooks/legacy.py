@@ -34,7 +34,8 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 
 from fedserver_hooks.budget import BudgetWatch
-from fedserver_hooks.draft import EXAMPLES_KEY, ReplyParts
+from fedserver_hooks.draft import EXAMPLES_KEY
+from fedserver_hooks.events import ReplyParts
 from fedserver_hooks.metrics import MAX_SERIES, serve_metrics
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.wire import RUN_ID_KEY, split_flat

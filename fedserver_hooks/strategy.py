@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedserver_hooks.budget import BudgetWatch
-from fedserver_hooks.draft import ReplyParts
+from fedserver_hooks.events import ReplyParts
 from fedserver_hooks.metrics import MAX_SERIES, serve_metrics
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.wire import RUN_ID_KEY, take_report

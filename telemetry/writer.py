@@ -97,7 +97,8 @@ class RoundWriter:
     """Writes one run's rounds to a store, in order, in a thread of its own.
 
     A newer revision of a round replaces an older one that still waits. Also keeps the run's lease, and
-    calls ``refresh`` as often: a process that is killed has lost no more than that.
+    calls ``refresh`` as often: a process that is killed has lost no more than that. ``on_made`` is
+    told of each record, open or closed, once it is made; ``on_closed`` of the closed ones.
     Other threads only put something into the inbox, which costs them next to nothing; all else
     belongs to the writer's thread alone.
     """
@@ -110,6 +111,7 @@ class RoundWriter:
         failures: Failures,
         *,
         on_closed: Callable[[RoundRecord], None] | None = None,
+        on_made: Callable[[RoundRecord], None] | None = None,
         refresh: Callable[[], None] | None = None,
     ) -> None:
         self.writes = Durations()
@@ -118,6 +120,7 @@ class RoundWriter:
         self._owner = owner
         self._failures = failures
         self._on_closed = on_closed
+        self._on_made = on_made
         self._refresh = refresh
         self._inbox: SimpleQueue[_Job | _Close | threading.Event] = SimpleQueue()
         self._jobs: dict[RoundKey, _Job] = {}
@@ -296,8 +299,10 @@ class RoundWriter:
         with self._making:
             known = job.record
             record = job.record = job.make() if known is None else known
-        if known is None and record.closed:
-            self._tell_closed(record)
+        if known is None:
+            self._tell(self._on_made, record)
+            if record.closed:
+                self._tell(self._on_closed, record)
         return record
 
     def _do_last(self) -> None:
@@ -318,11 +323,11 @@ class RoundWriter:
         else:
             self._done.set()
 
-    def _tell_closed(self, record: RoundRecord) -> None:
-        if self._on_closed is None:
+    def _tell(self, listener: Callable[[RoundRecord], None] | None, record: RoundRecord) -> None:
+        if listener is None:
             return
         try:
-            self._on_closed(record)
+            listener(record)
         except Exception as error:  # noqa: BLE001 - somebody's listener: not ours to fall over
             self._failures.note("listener", "a listener failed", error=error)
 

@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_ur
 from sqlalchemy.exc import ArgumentError
 
 from telemetry.errors import SchemaOutdated, StoreError
+from telemetry.progress import Tell, nobody
 from telemetry.store.sql.files import SECRET_BYTES
 from telemetry.store.sql.problems import store_errors
 from telemetry.store.sql.schema import SHIPPED, Migrations, State
@@ -114,9 +115,9 @@ def lock_schema(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
 
 
-def upgrade(connection: Connection, migrations: Migrations = SHIPPED) -> None:
+def upgrade(connection: Connection, migrations: Migrations = SHIPPED, tell: Tell = nobody) -> None:
     """Bring the schema to the newest revision, within the connection's transaction."""
-    migrations.upgrade(connection)
+    migrations.upgrade(connection, tell)
     connection.execute(text("CREATE TABLE IF NOT EXISTS telemetry_secret (secret TEXT NOT NULL)"))
     connection.execute(
         text(
