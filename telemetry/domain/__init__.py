@@ -24,6 +24,7 @@ from telemetry.domain.parts import (
 )
 from telemetry.domain.round import RoundRecord, RoundSummary, emissions_kg, metered_part
 from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun
+from telemetry.domain.times import UTC_TEXT_LENGTH, utc_text
 from telemetry.domain.vocabulary import (
     CLIENT_BUCKETS_G,
     COMPLETE_METERED_SHARE,
@@ -62,6 +63,7 @@ __all__ = [
     "ROUND_STATUSES",
     "SERVER_PHASES",
     "STRICT",
+    "UTC_TEXT_LENGTH",
     "Component",
     "Count",
     "ExposedRun",
@@ -104,4 +106,5 @@ __all__ = [
     "sha256_of",
     "sum_known",
     "utc_now",
+    "utc_text",
 ]

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TextIO
 
-from telemetry.domain import ReportOutcome, ReportRecord, RoundSummary, RunInfo
+from telemetry.domain import ReportOutcome, ReportRecord, RoundSummary, RunInfo, utc_text
 from telemetry.exporters.base import Format, Notes
-from telemetry.exporters.cells import Cell, flag, iso_utc, neutral, write_table
+from telemetry.exporters.cells import Cell, flag, neutral, write_table
 from telemetry.store.base import Store
 
 Row = tuple[int, int, ReportRecord]
@@ -51,8 +51,8 @@ REPORT_COLUMNS: Final[dict[str, Callable[[ReportRecord], Cell]]] = {
     "counted_energy_kwh": lambda report: report.counted_energy_kwh,
     "on_server_host": lambda report: flag(report.on_server_host),
     "duration_s": lambda report: report.duration_s,
-    "started_at": lambda report: iso_utc(report.started_at),
-    "ended_at": lambda report: iso_utc(report.ended_at),
+    "started_at": lambda report: utc_text(report.started_at),
+    "ended_at": lambda report: utc_text(report.ended_at),
     "country": lambda report: neutral(report.country),
     "carbon_intensity_g_per_kwh": lambda report: report.carbon_intensity_g_per_kwh,
     "sensor": lambda report: report.sensor,

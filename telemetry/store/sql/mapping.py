@@ -160,7 +160,7 @@ def round_from_rows(rows: RoundRows) -> RoundRecord:
         laps=tuple(LAPS.record(row[skip:]) for row in rows.laps),
         train_metrics=_metrics(rows.metrics, "train"),
         evaluate_metrics=_metrics(rows.metrics, "evaluate"),
-        noise=next((_noise(row[len(KEY_COLUMNS) :]) for row in rows.noise), None),
+        noise=noise_from_rows(rows.noise),
     )
 
 
@@ -175,8 +175,11 @@ def _metrics(rows: Iterable[Row], split: str) -> dict[str, float]:
     return {name: value for *_, row_split, name, value in rows if row_split == split}
 
 
-def _noise(values: Row) -> NoiseRecord:
-    return NoiseRecord(**dict(zip(_NOISE, values, strict=True)))
+def noise_from_rows(rows: Iterable[Row]) -> NoiseRecord | None:
+    """The noise of a round from its row of `NOISE_COLUMNS`, if there is one."""
+    for row in rows:
+        return NoiseRecord(**dict(zip(_NOISE, row[len(KEY_COLUMNS) :], strict=True)))
+    return None
 
 
 def round_row(summary: RoundSummary, time: TimeForm = as_it_is) -> Row:

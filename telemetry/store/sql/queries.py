@@ -13,11 +13,13 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    delete,
     false,
     func,
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 
@@ -99,12 +101,31 @@ def deleted(run_id: str) -> Query:
     return select(deleted_runs.c.deleted_at).where(deleted_runs.c.run_id == run_id)
 
 
-TOTALS: Final = select(*_TOTALS).where(run_totals.c.run_id == bindparam("of_run"))
-"""A run's totals alone."""
+LOCKED: Final = (
+    select(
+        runs.c.run_id,
+        runs.c.status,
+        runs.c.reason,
+        runs.c.ended_at,
+        runs.c.pruned_at,
+        runs.c.writer,
+        *_TOTALS,
+    )
+    .join_from(runs, run_totals)
+    .where(runs.c.run_id.in_(bindparam("run_ids", expanding=True)))
+    .order_by(runs.c.run_id)
+    .with_for_update()  # of both tables: of one that is not locked, PostgreSQL gives an old state
+)
+"""State and totals of runs, locked. Built once, like all in capitals here: asked for every round that is stored,
+and building a statement takes longer than the database needs for it."""
 STORE_TOTALS: Final = update(run_totals).where(run_totals.c.run_id == bindparam("of_run"))
 """Executed with the totals' columns, too."""
-STATUS: Final = select(runs.c.status).where(runs.c.run_id == bindparam("of_run"))
-"""A run's status alone."""
+HEARD: Final = (
+    update(runs)
+    .where(runs.c.run_id.in_(bindparam("run_ids", expanding=True)))
+    .values(last_seen_at=bindparam("now"))
+)
+"""Executed when something came from the runs' servers."""
 
 
 def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
@@ -139,23 +160,25 @@ def of_round(table: Table, key: RoundKey) -> ColumnElement[bool]:
     return and_(table.c.run_id == run_id, table.c.round == number, table.c.attempt == attempt)
 
 
-REVISION: Final = select(rounds.c.revision, rounds.c.closed).where(
+_KEY: Final = and_(
     rounds.c.run_id == bindparam("run_id"),
     rounds.c.round == bindparam("round"),
     rounds.c.attempt == bindparam("attempt"),
 )
-"""(revision, closed) of a stored round. Built once, as the three below: asked for every round that is
-stored, and building a statement takes longer than the database needs for it."""
+REVISIONS: Final = select(
+    rounds.c.run_id, rounds.c.round, rounds.c.attempt, rounds.c.revision, rounds.c.closed
+).where(
+    tuple_(rounds.c.run_id, rounds.c.round, rounds.c.attempt).in_(bindparam("keys", expanding=True))
+)
+"""(run_id, round, attempt, revision, closed) of those rounds that are stored."""
+ROUND: Final = select(*_ROUND).where(_KEY)
+"""The flat row of one round."""
+DELETE_ROUND: Final = delete(rounds).where(_KEY)
 
 
 def key_of(key: RoundKey) -> dict[str, Any]:
-    """What `REVISION` is executed with."""
+    """What `ROUND`, `NOISE` and `DELETE_ROUND` are executed with."""
     return dict(zip(("run_id", "round", "attempt"), key, strict=True))
-
-
-def round_row(key: RoundKey) -> Query:
-    """The flat row of one round."""
-    return select(*_ROUND).where(of_round(rounds, key))
 
 
 def last_attempt(run_id: str, round_number: int) -> Query:
@@ -177,10 +200,12 @@ def metrics_of(key: RoundKey) -> Query:
     return select(*columns).where(of_round(training_metrics, key))
 
 
-def noise_of(key: RoundKey) -> Query:
-    """The noise of one round, if it has one."""
-    columns = [round_noise.c[name] for name in mapping.NOISE_COLUMNS]
-    return select(*columns).where(of_round(round_noise, key))
+NOISE: Final = select(*(round_noise.c[name] for name in mapping.NOISE_COLUMNS)).where(
+    round_noise.c.run_id == bindparam("run_id"),
+    round_noise.c.round == bindparam("round"),
+    round_noise.c.attempt == bindparam("attempt"),
+)
+"""The noise of one round, if it has one."""
 
 
 def open_rounds(run_id: str) -> Query:

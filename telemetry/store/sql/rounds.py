@@ -1,0 +1,216 @@
+"""Rounds in a SQL database: read whole, and written many at a time, in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import chain
+from operator import attrgetter
+from typing import Any, Final
+
+from sqlalchemy import Connection, Table, update
+
+from telemetry.domain import NoiseRecord, RoundRecord, RoundSummary, RunTotals
+from telemetry.errors import RoundConflict, ValueRefused
+from telemetry.store import rules
+from telemetry.store.sql import mapping, queries, runs, tables
+from telemetry.store.sql.bulk import insert_rows, time_form
+from telemetry.store.sql.mapping import RoundKey
+
+KEYS_AT_ONCE: Final = 100
+"""Rounds that are looked up in one query."""
+
+
+class RoundBatch:
+    """Rounds of locked runs: looked up together, judged one by one, written together.
+
+    ``totals`` are those of the runs, and follow what is written. Whatever `take` refuses has left
+    no trace: nothing is written before `write`.
+    """
+
+    def __init__(self, connection: Connection, url: str, totals: dict[str, RunTotals]) -> None:
+        self._connection = connection
+        self._url = url
+        self._totals = totals
+        self._time = time_form(connection.dialect)
+        self._stored: dict[RoundKey, tuple[int, bool] | None] = {}
+        """Revision of a round in the database, and whether it is closed there; None: not there."""
+        self._waiting: dict[RoundKey, RoundRecord] = {}
+        """What `write` will store, in the order in which it came."""
+
+    def look_up(self, records: Iterable[RoundRecord]) -> None:
+        """Ask the database for those that it may have; what is not looked up, `take` looks up."""
+        keys = list({key for key in map(key_of, records) if key not in self._stored})
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            some = keys[start : start + KEYS_AT_ONCE]
+            found = self._connection.execute(queries.REVISIONS, {"keys": some})
+            self._stored.update(dict.fromkeys(some))
+            self._stored.update({(row[0], row[1], row[2]): (row[3], row[4]) for row in found})
+
+    def take(self, records: Sequence[RoundRecord]) -> list[RoundRecord]:
+        """Those that are news, all of them waiting to be written now; or an error, and none is.
+
+        Raises `RoundConflict` and `ValueRefused`, see `Store.record_round`.
+        """
+        self.look_up(records)
+        taken: dict[RoundKey, RoundRecord] = {}
+        news = []
+        for record in records:
+            key = key_of(record)
+            if problem := rules.impossible(record):
+                raise ValueRefused(self._url, f"round {record.round} of run {key[0]} {problem}")
+            if self._is_news(record, taken.get(key) or self._waiting.get(key)):
+                taken[key] = record
+                news.append(record)
+        for record in taken.values():
+            self.put(record)
+        return news
+
+    def put(self, record: RoundRecord) -> None:
+        """Let a round wait to be written whose revision is known to be news."""
+        key = key_of(record)
+        self._waiting.pop(
+            key, None
+        )  # totals are added up in the order of what is stored in the end
+        self._waiting[key] = record
+
+    def write(self) -> set[str]:
+        """Store what waits; closed rounds enter the totals. The runs of which a round was closed."""
+        waiting, self._waiting = list(self._waiting.values()), {}
+        self._delete([key for key in map(key_of, waiting) if self._stored.get(key)])
+        _insert(self._connection, [self._rows(record) for record in waiting])
+        closed = {record.run_id for record in waiting if record.closed}
+        runs.store_totals(self._connection, {run: self._totals[run] for run in sorted(closed)})
+        self._stored.update({key_of(one): (one.revision, one.closed) for one in waiting})
+        return closed
+
+    def _is_news(self, record: RoundRecord, waiting: RoundRecord | None) -> bool:
+        if waiting is not None:
+            state = waiting.revision, waiting.closed
+            return _replaces(record, *state, lambda: rules.same_content(waiting, record))
+        key = key_of(record)
+        stored = self._stored[key]
+        return stored is None or _replaces(
+            record, *stored, lambda: _is_stored(self._connection, record)
+        )
+
+    def _rows(self, record: RoundRecord) -> mapping.RoundRows:
+        summary = counted(record.summary(), self._totals)
+        return mapping.rows_from_round(record, summary, self._time)
+
+    def _delete(self, keys: Sequence[RoundKey]) -> None:
+        if keys:  # the rows in the other tables go along (ON DELETE CASCADE)
+            self._connection.execute(queries.DELETE_ROUND, [queries.key_of(key) for key in keys])
+
+
+def key_of(record: RoundRecord | RoundSummary) -> RoundKey:
+    """What names a round."""
+    return record.run_id, record.round, record.attempt
+
+
+def counted(summary: RoundSummary, totals: dict[str, RunTotals]) -> RoundSummary:
+    """The round as it is stored: a closed one enters the totals, which gives its cumulative figure."""
+    if not summary.closed:
+        return summary
+    with_it = totals[summary.run_id] = totals[summary.run_id].plus(summary)
+    return replace(summary, cumulative_emissions_kg=with_it.total_emissions_kg)
+
+
+def load(connection: Connection, key: RoundKey) -> RoundRecord | None:
+    """A round with its rows; None where it is not stored, or without them."""
+
+    def rows(query: queries.Query) -> list[mapping.Row]:
+        return [tuple(row) for row in connection.execute(query)]
+
+    found = connection.execute(queries.ROUND, queries.key_of(key)).first()
+    if found is None or not mapping.summary_from_row(tuple(found)).client_rows:
+        return None
+    return mapping.round_from_rows(
+        mapping.RoundRows(
+            round=tuple(found),
+            laps=rows(queries.records_of(mapping.LAPS, key)),
+            metrics=rows(queries.metrics_of(key)),
+            noise=_noise_rows(connection, key),
+            participants=rows(queries.records_of(mapping.PARTICIPANTS, key)),
+            reports=rows(queries.records_of(mapping.REPORTS, key)),
+        )
+    )
+
+
+def load_summary(connection: Connection, key: RoundKey) -> RoundSummary | None:
+    """A round's figures; None where it is not stored."""
+    found = connection.execute(queries.ROUND, queries.key_of(key)).first()
+    return None if found is None else mapping.summary_from_row(tuple(found))
+
+
+def close_open(connection: Connection, url: str, run_id: str, totals: RunTotals) -> None:
+    """Close the open rounds of a run whose server is gone."""
+    so_far = {run_id: totals}
+    batch = RoundBatch(connection, url, so_far)
+    for number, attempt in connection.execute(queries.open_rounds(run_id)).all():
+        key = run_id, number, attempt
+        opened = load(connection, key)
+        if opened is not None:
+            batch.look_up([opened])
+            batch.put(rules.closed_by_interruption(opened))
+            batch.write()
+        elif summary := load_summary(connection, key):  # without its rows
+            closed = counted(rules.summary_closed_by_interruption(summary), so_far)
+            values = mapping.round_row(closed)
+            row = dict(zip(mapping.ROUND_COLUMNS, values, strict=True))
+            where = queries.of_round(tables.rounds, key)
+            connection.execute(update(tables.rounds).where(where).values(row))
+            runs.store_totals(connection, so_far)
+
+
+def _insert(connection: Connection, rounds: Sequence[mapping.RoundRows]) -> None:
+    """Parents first: every other row belongs to one in ``rounds``."""
+    insert_rows(connection, tables.rounds, mapping.ROUND_COLUMNS, [one.round for one in rounds])
+    for table, columns, rows_of in _PARTS:
+        insert_rows(connection, table, columns, list(chain.from_iterable(map(rows_of, rounds))))
+
+
+_PARTS: Final[tuple[tuple[Table, tuple[str, ...], Callable[[Any], list[mapping.Row]]], ...]] = (
+    (tables.round_phases, mapping.LAPS.columns, attrgetter("laps")),
+    (tables.training_metrics, mapping.METRIC_COLUMNS, attrgetter("metrics")),
+    (tables.round_noise, mapping.NOISE_COLUMNS, attrgetter("noise")),
+    (tables.participants, mapping.PARTICIPANTS.columns, attrgetter("participants")),
+    (tables.reports, mapping.REPORTS.columns, attrgetter("reports")),
+)
+
+
+def _replaces(
+    record: RoundRecord, revision: int, closed: bool, is_same: Callable[[], bool]
+) -> bool:
+    """Whether ``record`` is to be stored over the round of that revision and state."""
+    match rules.decide(record, revision, closed):
+        case rules.Write.REPLACE:
+            return True
+        case rules.Write.SKIP:
+            return False
+        case rules.Write.COMPARE:
+            if is_same():
+                return False
+            raise RoundConflict(record.run_id, record.round, record.attempt)
+
+
+def _is_stored(connection: Connection, record: RoundRecord) -> bool:
+    """Whether the closed round in the database has the content of ``record``."""
+    key = key_of(record)
+    summary = load_summary(connection, key)
+    if summary is None:
+        return False
+    # The digest of all rows is one of the figures; noise is in none.
+    if rules.same_figures(record, summary) and _stored_noise(connection, key) == record.noise:
+        return True
+    # A figure may have been worked out by another version of this program, which knew no digest.
+    stored = load(connection, key)
+    return stored is not None and rules.same_content(stored, record)
+
+
+def _stored_noise(connection: Connection, key: RoundKey) -> NoiseRecord | None:
+    return mapping.noise_from_rows(_noise_rows(connection, key))
+
+
+def _noise_rows(connection: Connection, key: RoundKey) -> list[mapping.Row]:
+    return [tuple(row) for row in connection.execute(queries.NOISE, queries.key_of(key))]
