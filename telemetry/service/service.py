@@ -92,12 +92,13 @@ def create_service(
     collector = EmissionsCollector(store)
     registry = metrics_registry(collector)
     registry.register(auth_failures)
+    # First what is asked for most: routes are tried in turn.
+    app.include_router(write_router(ingest, access), prefix=API)
     app.include_router(health_router())
     app.include_router(ready_router(store, ingest))
     app.include_router(
         metrics_router(registry), dependencies=[] if open_metrics else [Depends(access)]
     )
-    app.include_router(write_router(ingest, access), prefix=API)
     app.include_router(read_router(store, access), prefix=API)
     # For people: no part of the interface that is described.
     app.include_router(page_router(collector.views, access), include_in_schema=False)
