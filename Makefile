@@ -11,6 +11,8 @@ export FLWR_TELEMETRY_ENABLED := 0
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+# Tests wait for sockets and clocks more than they compute.
+WORKERS ?= 3
 READY := .venv/.ready
 SIMULATION := .venv/.simulation
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet \
@@ -25,7 +27,7 @@ demo: $(READY) ## train with a real server and three clients, and show the footp
 
 test: lint ## lint, types and every test that is not slow
 	@.ci/debian-tools
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(SIMULATION) ## the tests that take minutes
 	@.ci/debian-tools

@@ -42,13 +42,13 @@ _PHRASES: Final[Mapping[str, str]] = {
 
 
 def shown(path: str, value: object) -> str:
-    """A value as a message may show it: on one line, cut short, and never a secret."""
+    """A value as a message may show it: on one line, cut short (but not a path), and never a secret."""
     if path in options.SECRETS and value is not None:
         return "(hidden)"
     if isinstance(value, Mapping):
         return "a mapping"
-    if isinstance(value, Path):
-        value = str(value)
+    if isinstance(value, Path):  # its end is what tells it apart
+        return json.dumps(str(value), ensure_ascii=False)
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = _PASSWORD.sub(r"\1***@", text)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

@@ -27,6 +27,7 @@ from telemetry.domain.parts import (
 from telemetry.domain.vocabulary import (
     COMPLETE_METERED_SHARE,
     GRAMS_PER_KG,
+    LEAST_METERED_SHARE,
     SERVER_PHASES,
     Count,
     FiniteFloat,
@@ -371,11 +372,14 @@ class RoundRecord(Record):
 
 
 def metered_part(laps: Iterable[Lap], duration_s: float) -> float:
-    """What part of a round the energy of its laps stands for: 1 for a complete one (≥ 99 %)."""
+    """What part of a round the energy of its laps stands for: 1 for a complete one (≥ 99 %).
+
+    1 also where less was metered than could tell anything of the rest (a millionth).
+    """
     metered_s = fsum(lap.metered_s for lap in laps)
-    if duration_s <= 0 or metered_s <= 0 or metered_s >= COMPLETE_METERED_SHARE * duration_s:
-        return 1.0
-    return metered_s / duration_s
+    if LEAST_METERED_SHARE * duration_s < metered_s < COMPLETE_METERED_SHARE * duration_s:
+        return metered_s / duration_s
+    return 1.0
 
 
 def emissions_kg(energy_kwh: float, factors: Factors) -> float:

@@ -41,6 +41,8 @@ JOULES_PER_KWH: Final = 3.6e6
 GRAMS_PER_KG: Final = 1000.0
 COMPLETE_METERED_SHARE: Final = 0.99
 """A round's server figure is called complete from this share of its duration on."""
+LEAST_METERED_SHARE: Final = 1e-6
+"""Of a round of which less was metered nothing can be said for the rest."""
 
 CLIENT_BUCKETS_G: Final[tuple[float, ...]] = tuple(10.0 ** (k / 2) for k in range(-8, 9))
 """Upper bounds, in grams, of the distribution of emissions over clients and rounds."""
