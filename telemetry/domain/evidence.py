@@ -24,16 +24,7 @@ from telemetry.domain.vocabulary import field_names
 
 def canonical_json(value: Any) -> bytes:
     """A record, or anything made of records, mappings, sequences and plain values, as bytes."""
-    text = json.dumps(
-        value,
-        default=_plain,
-        ensure_ascii=False,
-        allow_nan=False,
-        check_circular=False,  # records hold no one that holds them
-        sort_keys=True,
-        separators=(",", ":"),
-    )
-    return text.encode()
+    return _encode(value).encode()
 
 
 def sha256_of(value: Any) -> str:
@@ -90,3 +81,13 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {item.name: getattr(value, item.name) for item in fields(value)}
     raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+_encode: Final = json.JSONEncoder(
+    default=_plain,
+    ensure_ascii=False,
+    allow_nan=False,
+    check_circular=False,  # no record holds one that holds it
+    sort_keys=True,
+    separators=(",", ":"),
+).encode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from math import fsum
@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, Field
 
 from telemetry.domain.estimates import communication_kg, impute
 from telemetry.domain.evidence import rows_sha256
+from telemetry.domain.frozen import quickly_built
 from telemetry.domain.parts import (
     Factors,
     Histogram,
@@ -311,6 +312,12 @@ class RoundRecord(Record):
 
     def summary(self, cumulative_emissions_kg: float | None = None) -> RoundSummary:
         """The round as one flat row; ``cumulative_emissions_kg`` is the run's so far, this included."""
+        if cumulative_emissions_kg is None:
+            return self._figures
+        return replace(self._figures, cumulative_emissions_kg=cumulative_emissions_kg)
+
+    @cached_property
+    def _figures(self) -> RoundSummary:
         imputed = self.imputation
         return RoundSummary(
             run_id=self.run_id,
@@ -347,7 +354,7 @@ class RoundRecord(Record):
             server_emissions_kg=self.server_emissions_kg,
             clients_emissions_kg=self.clients_emissions_kg,
             total_emissions_kg=self.total_emissions_kg,
-            cumulative_emissions_kg=cumulative_emissions_kg,
+            cumulative_emissions_kg=None,
             clients_reported_emissions_kg=self.clients_reported_emissions_kg,
             factors=self.factors,
             bytes_to_clients=self.bytes_to_clients,
@@ -392,6 +399,7 @@ def _sum_known_ints(values: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
+@quickly_built
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundSummary:
     """One stored round as a flat row: what exports, ``/metrics`` and tables are views of.

@@ -124,7 +124,10 @@ def take_run(body: bytes, run_id: str) -> RunInfo:
 
 
 def take_rounds(body: bytes, run_id: str) -> tuple[RoundRecord, ...]:
-    """The rounds in a body for ``run_id``. Raises `BadBody`."""
+    """The rounds in a body for ``run_id``. Raises `BadBody`.
+
+    Their sums are worked out here, by whoever has just read the rows: the one writer finds them done.
+    """
     rounds = _parsed(RoundsBody, body).rounds
     escaped_nul = ESCAPED_NUL in body
     for place, record in enumerate(rounds):
@@ -139,6 +142,7 @@ def take_rounds(body: bytes, run_id: str) -> tuple[RoundRecord, ...]:
             raise BadBody(where, problem)
         _check_names(record.train_metrics, f"{where}.train_metrics")
         _check_names(record.evaluate_metrics, f"{where}.evaluate_metrics")
+        record.summary()
     return rounds
 
 

@@ -30,7 +30,6 @@ from telemetry.domain import Owner
 from telemetry.errors import RunExists, SchemaOutdated, SchemaUnknown, StoreError
 from telemetry.store import Store, open_store
 from telemetry.store.deliveries import DeliveredRun
-from telemetry.store.sql.bulk import COPY_FROM_ROWS
 from telemetry.store.sql.postgres import grant_reading, make_engine, open_postgres, parse
 from telemetry.store.sql.schema import REVISION, VERSION_TABLE, Migrations
 from telemetry.store.sql.tables import metadata
@@ -188,7 +187,7 @@ def test_many_clients_go_by_copy_and_come_back_equal(postgres_url: str):
     """More rows than an ordinary insert takes, with unknown values among them."""
     clients: dict[str, float | str] = {
         str(number): "missing" if number % 7 == 0 else "negative" if number % 11 == 0 else 0.25
-        for number in range(3 * COPY_FROM_ROWS)
+        for number in range(300)
     }
     record = make_round(1, clients=clients)
     with closing(open_store(postgres_url)) as store:
@@ -200,7 +199,7 @@ def test_many_clients_go_by_copy_and_come_back_equal(postgres_url: str):
 
 def test_a_round_that_fails_half_way_leaves_nothing(postgres_url: str):
     """Not even the rows that were copied before the fault."""
-    clients: dict[str, float | str] = {str(number): 0.25 for number in range(2 * COPY_FROM_ROWS)}
+    clients: dict[str, float | str] = {str(number): 0.25 for number in range(200)}
     with closing(open_store(postgres_url)) as store:
         store.start_run(make_run(), OWNER, START)
         with psycopg.connect(postgres_url) as connection:

@@ -1,31 +1,36 @@
-"""Many rows into a PostgreSQL table by binary COPY: a third faster than its text form."""
+"""Many rows into a PostgreSQL table, by binary COPY wherever that is sooner."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, Final
 
 import psycopg
-from sqlalchemy import BigInteger, Boolean, Connection, Double, Integer, Table
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import BigInteger, Boolean, Double, Integer, Table
 
+from telemetry.store.sql import bulk
 from telemetry.store.sql.mapping import Row
 from telemetry.store.sql.types import UtcDateTime
 
+COPY_FROM_ROWS: Final = 4
+"""Fewer rows are there sooner by an ordinary insert."""
 
-def copy_rows(
-    connection: Connection, table: Table, columns: tuple[str, ...], rows: list[Row]
+
+def insert_rows(
+    driver: Any, table: Table, columns: tuple[str, ...], rows: Sequence[Row], *, or_update: bool
 ) -> None:
-    """Tuples in the order of ``columns`` into the table, in the connection's transaction."""
-    statement, types = _plan(table, columns)
-    driver = connection.connection.driver_connection
+    """See `telemetry.store.sql.bulk.insert_rows`."""
     assert isinstance(driver, psycopg.Connection)
-    try:
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+    with driver.cursor() as cursor:
+        if or_update or len(rows) < COPY_FROM_ROWS:
+            cursor.executemany(bulk.statement(table, columns, 1, "%s", or_update), rows)
+            return
+        statement, types = _plan(table, columns)
+        with cursor.copy(statement) as copy:
             copy.set_types(types)  # binary COPY converts nothing: each value as its column's type
             for row in rows:
                 copy.write_row(row)
-    except psycopg.Error as error:
-        raise SQLAlchemyError(str(error)) from error
 
 
 @lru_cache(maxsize=64)

@@ -24,7 +24,7 @@ from telemetry.store.deliveries import (
     DeliveredRun,
     Delivery,
 )
-from telemetry.store.sql import mapping, queries, runs, tables
+from telemetry.store.sql import direct, mapping, queries, runs, tables
 from telemetry.store.sql.rounds import RoundBatch
 
 
@@ -88,8 +88,7 @@ class _Group:
             if self._runs[run_id].ended_at is not None:
                 runs.seal(self._connection, run_id)
         if self._heard:  # each delivery is a word of the run's server
-            heard = {"run_ids": sorted(self._heard), "now": self._now}
-            self._connection.execute(queries.HEARD, heard)
+            direct.hear(self._connection, self._heard, self._now)
             self._heard.clear()
 
     def _take_run(self, delivery: DeliveredRun) -> int:

@@ -43,6 +43,7 @@ RoundKey = tuple[str, int, int]
 """(run_id, round, attempt)"""
 TimeForm = Callable[[datetime | None], Any]
 R = TypeVar("R")
+_json: Final = json.JSONEncoder(allow_nan=False).encode
 
 KEY_COLUMNS: Final = ("run_id", "round", "attempt")
 _FACTORS: Final = field_names(Factors)
@@ -59,6 +60,7 @@ NOISE_COLUMNS: Final = (*KEY_COLUMNS, *_NOISE)
 _get_scalars: Final = attrgetter(*_SCALARS)
 _get_factors: Final = attrgetter(*_FACTORS)
 _get_noise: Final = attrgetter(*_NOISE)
+_CUMULATIVE_AT: Final = _SCALARS.index("cumulative_emissions_kg")
 _TIMES_AT: Final = tuple(_SCALARS.index(name) for name in ("started_at", "ended_at"))
 
 
@@ -126,13 +128,16 @@ class RoundRows:
 
 
 def rows_from_round(
-    record: RoundRecord, summary: RoundSummary, time: TimeForm = as_it_is
+    record: RoundRecord,
+    summary: RoundSummary,
+    cumulative_emissions_kg: float | None,
+    time: TimeForm = as_it_is,
 ) -> RoundRows:
-    """Every row of a round; ``summary`` is the record's own, with its cumulative figure."""
+    """Every row of a round; ``summary`` is the record's own, stored with that cumulative figure."""
     key = record.run_id, record.round, record.attempt
     keep = record.client_rows
     return RoundRows(
-        round=round_row(summary, time),
+        round=round_row(summary, cumulative_emissions_kg, time),
         laps=LAPS.rows(key, record.laps, time),
         metrics=[
             (*key, split, name, value)
@@ -182,9 +187,12 @@ def noise_from_rows(rows: Iterable[Row]) -> NoiseRecord | None:
     return None
 
 
-def round_row(summary: RoundSummary, time: TimeForm = as_it_is) -> Row:
-    """The row of `ROUND_COLUMNS`."""
+def round_row(
+    summary: RoundSummary, cumulative_emissions_kg: float | None, time: TimeForm = as_it_is
+) -> Row:
+    """The row of `ROUND_COLUMNS`, with that cumulative figure."""
     scalars = list(_get_scalars(summary))
+    scalars[_CUMULATIVE_AT] = cumulative_emissions_kg
     for at in _TIMES_AT:
         scalars[at] = time(scalars[at])
     return (
@@ -192,8 +200,8 @@ def round_row(summary: RoundSummary, time: TimeForm = as_it_is) -> Row:
         *_get_factors(summary.factors),
         *(summary.phase_energy_kwh[phase] for phase in SERVER_PHASES),
         histogram_text(summary.client_histogram),
-        json.dumps(dict(summary.train_metrics), allow_nan=False),
-        json.dumps(dict(summary.evaluate_metrics), allow_nan=False),
+        _json(dict(summary.train_metrics)),
+        _json(dict(summary.evaluate_metrics)),
     )
 
 
@@ -225,7 +233,7 @@ def _by_phase(values: Row) -> Mapping[Any, float | None]:
 
 def histogram_text(histogram: Histogram) -> str:
     """A histogram as JSON."""
-    return json.dumps({"counts": histogram.counts, "sum_g": histogram.sum_g}, allow_nan=False)
+    return _json({"counts": histogram.counts, "sum_g": histogram.sum_g})
 
 
 def histogram_from_text(text: str) -> Histogram:
@@ -269,18 +277,25 @@ def info_from_values(values: Values) -> RunInfo:
     )
 
 
-def values_from_totals(totals: RunTotals) -> dict[str, Any]:
-    """Totals as values of columns of ``run_totals``."""
-    return {
-        **{column: totals.rounds.get(status, 0) for status, column in _ROUND_COUNTS.items()},
-        **{name: getattr(totals, name) for name in _TOTALS_SCALARS},
-        **{f"{phase}_energy_kwh": kwh for phase, kwh in totals.phase_energy_kwh.items()},
-        "client_histogram": histogram_text(totals.client_histogram),
-    }
+TOTALS_COLUMNS: Final = (
+    "run_id", *_ROUND_COUNTS.values(), *_TOTALS_SCALARS, *_PHASE_COLUMNS, "client_histogram",
+)  # fmt: skip
+_get_totals: Final = attrgetter(*_TOTALS_SCALARS)
+
+
+def totals_row(run_id: str, totals: RunTotals) -> Row:
+    """The row of `TOTALS_COLUMNS`."""
+    return (
+        run_id,
+        *(totals.rounds.get(status, 0) for status in _ROUND_COUNTS),
+        *_get_totals(totals),
+        *(totals.phase_energy_kwh[phase] for phase in SERVER_PHASES),
+        histogram_text(totals.client_histogram),
+    )
 
 
 def totals_from_values(values: Values) -> RunTotals:
-    """Inverse of `values_from_totals`."""
+    """Inverse of `totals_row`, by names."""
     rounds = {status: values[column] for status, column in _ROUND_COUNTS.items()}
     return RunTotals(
         rounds=MappingProxyType({status: count for status, count in rounds.items() if count}),

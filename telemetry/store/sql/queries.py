@@ -19,8 +19,6 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    tuple_,
-    update,
 )
 
 from telemetry.domain import Owner
@@ -101,33 +99,6 @@ def deleted(run_id: str) -> Query:
     return select(deleted_runs.c.deleted_at).where(deleted_runs.c.run_id == run_id)
 
 
-LOCKED: Final = (
-    select(
-        runs.c.run_id,
-        runs.c.status,
-        runs.c.reason,
-        runs.c.ended_at,
-        runs.c.pruned_at,
-        runs.c.writer,
-        *_TOTALS,
-    )
-    .join_from(runs, run_totals)
-    .where(runs.c.run_id.in_(bindparam("run_ids", expanding=True)))
-    .order_by(runs.c.run_id)
-    .with_for_update()  # of both tables: of one that is not locked, PostgreSQL gives an old state
-)
-"""State and totals of runs, locked. Built once, like all in capitals here: asked for every round that is stored,
-and building a statement takes longer than the database needs for it."""
-STORE_TOTALS: Final = update(run_totals).where(run_totals.c.run_id == bindparam("of_run"))
-"""Executed with the totals' columns, too."""
-HEARD: Final = (
-    update(runs)
-    .where(runs.c.run_id.in_(bindparam("run_ids", expanding=True)))
-    .values(last_seen_at=bindparam("now"))
-)
-"""Executed when something came from the runs' servers."""
-
-
 def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
     """The runs that ``/metrics`` of ``owner`` shows, with totals, oldest start first."""
     oldest_first = _RUN.order_by(runs.c.started_at, runs.c.run_id)
@@ -165,14 +136,9 @@ _KEY: Final = and_(
     rounds.c.round == bindparam("round"),
     rounds.c.attempt == bindparam("attempt"),
 )
-REVISIONS: Final = select(
-    rounds.c.run_id, rounds.c.round, rounds.c.attempt, rounds.c.revision, rounds.c.closed
-).where(
-    tuple_(rounds.c.run_id, rounds.c.round, rounds.c.attempt).in_(bindparam("keys", expanding=True))
-)
-"""(run_id, round, attempt, revision, closed) of those rounds that are stored."""
 ROUND: Final = select(*_ROUND).where(_KEY)
-"""The flat row of one round."""
+"""The flat row of one round. Built once, like all in capitals here: asked for again and again, and
+building a statement takes longer than the database needs for it."""
 DELETE_ROUND: Final = delete(rounds).where(_KEY)
 
 

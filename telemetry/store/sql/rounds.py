@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Final
@@ -13,12 +12,9 @@ from sqlalchemy import Connection, Table, update
 from telemetry.domain import NoiseRecord, RoundRecord, RoundSummary, RunTotals
 from telemetry.errors import RoundConflict, ValueRefused
 from telemetry.store import rules
-from telemetry.store.sql import mapping, queries, runs, tables
+from telemetry.store.sql import direct, mapping, queries, runs, tables
 from telemetry.store.sql.bulk import insert_rows, time_form
 from telemetry.store.sql.mapping import RoundKey
-
-KEYS_AT_ONCE: Final = 100
-"""Rounds that are looked up in one query."""
 
 
 class RoundBatch:
@@ -40,12 +36,10 @@ class RoundBatch:
 
     def look_up(self, records: Iterable[RoundRecord]) -> None:
         """Ask the database for those that it may have; what is not looked up, `take` looks up."""
-        keys = list({key for key in map(key_of, records) if key not in self._stored})
-        for start in range(0, len(keys), KEYS_AT_ONCE):
-            some = keys[start : start + KEYS_AT_ONCE]
-            found = self._connection.execute(queries.REVISIONS, {"keys": some})
-            self._stored.update(dict.fromkeys(some))
-            self._stored.update({(row[0], row[1], row[2]): (row[3], row[4]) for row in found})
+        keys = {key for key in map(key_of, records) if key not in self._stored}
+        if keys:
+            self._stored.update(dict.fromkeys(keys))
+            self._stored.update(direct.revisions(self._connection, keys))
 
     def take(self, records: Sequence[RoundRecord]) -> list[RoundRecord]:
         """Those that are news, all of them waiting to be written now; or an error, and none is.
@@ -95,8 +89,9 @@ class RoundBatch:
         )
 
     def _rows(self, record: RoundRecord) -> mapping.RoundRows:
-        summary = counted(record.summary(), self._totals)
-        return mapping.rows_from_round(record, summary, self._time)
+        summary = record.summary()
+        cumulative = _count(summary, self._totals)
+        return mapping.rows_from_round(record, summary, cumulative, self._time)
 
     def _delete(self, keys: Sequence[RoundKey]) -> None:
         if keys:  # the rows in the other tables go along (ON DELETE CASCADE)
@@ -108,12 +103,12 @@ def key_of(record: RoundRecord | RoundSummary) -> RoundKey:
     return record.run_id, record.round, record.attempt
 
 
-def counted(summary: RoundSummary, totals: dict[str, RunTotals]) -> RoundSummary:
-    """The round as it is stored: a closed one enters the totals, which gives its cumulative figure."""
+def _count(summary: RoundSummary, totals: dict[str, RunTotals]) -> float | None:
+    """Let a closed round enter its run's totals: its cumulative figure; an open one has none."""
     if not summary.closed:
-        return summary
+        return None
     with_it = totals[summary.run_id] = totals[summary.run_id].plus(summary)
-    return replace(summary, cumulative_emissions_kg=with_it.total_emissions_kg)
+    return with_it.total_emissions_kg
 
 
 def load(connection: Connection, key: RoundKey) -> RoundRecord | None:
@@ -155,8 +150,8 @@ def close_open(connection: Connection, url: str, run_id: str, totals: RunTotals)
             batch.put(rules.closed_by_interruption(opened))
             batch.write()
         elif summary := load_summary(connection, key):  # without its rows
-            closed = counted(rules.summary_closed_by_interruption(summary), so_far)
-            values = mapping.round_row(closed)
+            closed = rules.summary_closed_by_interruption(summary)
+            values = mapping.round_row(closed, _count(closed, so_far))
             row = dict(zip(mapping.ROUND_COLUMNS, values, strict=True))
             where = queries.of_round(tables.rounds, key)
             connection.execute(update(tables.rounds).where(where).values(row))

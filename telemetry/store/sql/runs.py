@@ -11,7 +11,8 @@ from sqlalchemy import Connection, delete, insert, select, update
 from telemetry.domain import Owner, RunInfo, RunStatus, RunTotals, StoredRun
 from telemetry.errors import RunDeleted, RunIsLive, RunNotFound
 from telemetry.store import rules
-from telemetry.store.sql import acknowledged, mapping, queries, tables
+from telemetry.store.sql import acknowledged, direct, mapping, queries, tables
+from telemetry.store.sql.bulk import insert_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,6 @@ def lock(connection: Connection, run_ids: Iterable[str]) -> dict[str, LockedRun]
 
     Locked in the order of their ids, so that no two who want some of the same wait for each other.
     """
-    found = connection.execute(queries.LOCKED, {"run_ids": sorted(set(run_ids))}).mappings()
     return {
         values["run_id"]: LockedRun(
             status=values["status"],
@@ -41,7 +41,7 @@ def lock(connection: Connection, run_ids: Iterable[str]) -> dict[str, LockedRun]
             writer=values["writer"],
             totals=mapping.totals_from_values(values),
         )
-        for values in found
+        for values in direct.lock_runs(connection, run_ids)
     }
 
 
@@ -91,15 +91,13 @@ def insert_run(connection: Connection, info: RunInfo, now: datetime, **held: str
         **held,
     }
     connection.execute(insert(tables.runs).values(values))
-    totals = {"run_id": info.run_id, **mapping.values_from_totals(RunTotals())}
-    connection.execute(insert(tables.run_totals).values(totals))
+    store_totals(connection, {info.run_id: RunTotals()})
 
 
 def store_totals(connection: Connection, totals: Mapping[str, RunTotals]) -> None:
     """Write the totals of runs."""
-    rows = [{**mapping.values_from_totals(of), "of_run": run} for run, of in totals.items()]
-    if rows:
-        connection.execute(queries.STORE_TOTALS, rows)
+    rows = [mapping.totals_row(run_id, of_run) for run_id, of_run in totals.items()]
+    insert_rows(connection, tables.run_totals, mapping.TOTALS_COLUMNS, rows, or_update=True)
 
 
 def seal(connection: Connection, run_id: str) -> None:
