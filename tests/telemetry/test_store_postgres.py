@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from sqlalchemy import (
 from telemetry.domain import Owner
 from telemetry.errors import RunExists, SchemaOutdated, SchemaUnknown, StoreError
 from telemetry.store import Store, open_store
-from telemetry.store.deliveries import DeliveredRun
+from telemetry.store.deliveries import DeliveredRounds, DeliveredRun
 from telemetry.store.sql.postgres import grant_reading, make_engine, open_postgres, parse
 from telemetry.store.sql.schema import REVISION, VERSION_TABLE, Migrations
 from telemetry.store.sql.tables import metadata
@@ -387,3 +387,43 @@ def test_services_that_are_told_of_the_same_runs_at_once_agree(postgres_url: str
 
             came_to = list(pool.map(told, (one, other, third), batches))
             assert [sum(news) for news in zip(*came_to, strict=True)] == [1] * 6
+
+
+def test_services_that_take_rounds_of_one_run_at_once_lose_none(postgres_url: str):
+    """Whoever waited for the other sees what it added: totals hold each round once."""
+    each, names = 12, ("a", "b")
+    with ExitStack() as open_ones, ThreadPoolExecutor(3) as pool:
+        stores = [open_ones.enter_context(closing(open_store(postgres_url))) for _ in range(3)]
+        stores[0].deliver([DeliveredRun(writer="w", info=make_run(name)) for name in names], START)
+
+        def told(place: int) -> list[Any]:
+            came_to: list[Any] = []
+            for number in range(1, each + 1):
+                # Every second round comes to all of them.
+                shared = number % 2 == 0
+                given = [
+                    DeliveredRounds(
+                        writer="w",
+                        run_id=name,
+                        records=(
+                            make_round(
+                                number if shared else number + 100 * place,
+                                run_id=name,
+                                server_kwh=0.25,
+                                clients=CLIENTS,
+                            ),
+                        ),
+                    )
+                    for name in (names if place else reversed(names))
+                ]
+                came_to += stores[place].deliver(given, START)
+            return came_to
+
+        news = [one for came_to in pool.map(told, range(3)) for one in came_to]
+        rounds = 3 * each // 2 + each // 2
+        assert sum(news) == rounds * len(names)
+        for name in names:
+            totals = stores[0].run(name).totals
+            assert totals.rounds == {"completed": rounds}
+            assert totals.server_energy_kwh == 0.25 * rounds
+            assert len(list(stores[0].rounds(name))) == rounds
