@@ -10,6 +10,7 @@ codecarbon gives them, energies kWh at the meter (before PUE).
 
 from __future__ import annotations
 
+from telemetry.domain.columns import Columns
 from telemetry.domain.delivery import PendingRound, PendingRun, RunEnd
 from telemetry.domain.estimates import communication_kg
 from telemetry.domain.evidence import canonical_json, sha256_of
@@ -64,6 +65,7 @@ __all__ = [
     "SERVER_PHASES",
     "STRICT",
     "UTC_TEXT_LENGTH",
+    "Columns",
     "Component",
     "Count",
     "ExposedRun",

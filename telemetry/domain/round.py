@@ -13,8 +13,9 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
+from telemetry.domain.columns import Columns
 from telemetry.domain.estimates import communication_kg, impute
-from telemetry.domain.evidence import rows_sha256
+from telemetry.domain.evidence import columns_sha256
 from telemetry.domain.frozen import quickly_built
 from telemetry.domain.parts import (
     Factors,
@@ -284,15 +285,23 @@ class RoundRecord(Record):
 
     # --- evidence ----------------------------------------------------------------------------------
 
+    @cached_property
+    def participant_columns(self) -> Columns:
+        """The participants, field by field."""
+        return Columns.of(ParticipantRecord, self.participants)
+
+    @cached_property
+    def report_columns(self) -> Columns:
+        """The reports, field by field."""
+        return Columns.of(ReportRecord, self.reports)
+
     @property
     def evidence_sha256(self) -> str | None:
-        """Digest of the rows that the figures were made from; None where they are not kept.
-
-        Computed at each call (a copy of a record must not inherit the original's).
-        """
+        """Digest of the rows that the figures were made from; None where they are not kept."""
         if not (self.closed and self.client_rows):
             return None
-        return rows_sha256(self.participants, self.reports, self.laps)
+        laps = Columns.of(Lap, self.laps)
+        return columns_sha256(self.participant_columns, self.report_columns, laps)
 
     # --- the stored form -----------------------------------------------------------------------
 

@@ -6,18 +6,19 @@ characters (years have four digits), so that such texts sort in the order of tim
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final, overload
 
 UTC_TEXT_LENGTH: Final = len("2026-01-31T09:30:00.000000Z")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY_S: Final = 86_400
 _TO_SECONDS: Final = len("2026-01-31T09:30:00")
+_THREE_DIGITS: Final = tuple(f"{number:03}" for number in range(1000))
 _MAX_KNOWN: Final = 4096
 
-_known: dict[int, str] = {}
-"""Seconds since 1970 → all before the microseconds. The ten thousand times of a round lie within
-minutes, and writing one out takes three times as long as to look its second up."""
+_known: dict[tuple[int, int], str] = {}
+"""Days and seconds since 1970 → all before the microseconds. Times lie close together, and to write a
+second out takes several times as long as all the rest."""
 
 
 @overload
@@ -34,13 +35,34 @@ def utc_text(value: datetime | None) -> str | None:
     if value is None:
         return None
     since = value - _EPOCH
-    second = since.days * _DAY_S + since.seconds
-    return f"{_known.get(second) or _written(second)}{since.microseconds:06d}Z"
+    second = since.days, since.seconds
+    thousands, rest = divmod(since.microseconds, 1000)
+    return (
+        f"{_known.get(second) or _written(*second)}{_THREE_DIGITS[thousands]}{_THREE_DIGITS[rest]}Z"
+    )
 
 
-def _written(second: int) -> str:
-    text = (_EPOCH + timedelta(seconds=second)).isoformat()[:_TO_SECONDS] + "."
+def utc_texts(values: Iterable[datetime | None]) -> list[str | None]:
+    """`utc_text` of each; of ten thousand, in half the time."""
+    texts: list[str | None] = []
+    days = seconds = -1
+    second = ""
+    for value in values:
+        if value is None:
+            texts.append(None)
+            continue
+        since = value - _EPOCH
+        if since.seconds != seconds or since.days != days:
+            days, seconds = since.days, since.seconds
+            second = _known.get((days, seconds)) or _written(days, seconds)
+        thousands, rest = divmod(since.microseconds, 1000)
+        texts.append(f"{second}{_THREE_DIGITS[thousands]}{_THREE_DIGITS[rest]}Z")
+    return texts
+
+
+def _written(days: int, seconds: int) -> str:
+    text = (_EPOCH + timedelta(days, seconds)).isoformat()[:_TO_SECONDS] + "."
     if len(_known) >= _MAX_KNOWN:
         _known.clear()
-    _known[second] = text
+    _known[days, seconds] = text
     return text

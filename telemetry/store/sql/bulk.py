@@ -7,37 +7,29 @@ dictionary a row.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Final
 
-from sqlalchemy import Connection, Dialect, Table, exc
+from sqlalchemy import Connection, Table, exc
 
-from telemetry.domain import utc_text
-from telemetry.store.sql.mapping import Row, TimeForm, as_it_is
+from telemetry.store.sql.mapping import Row
 
-ROWS_A_STATEMENT: Final = 32
+ROWS_A_STATEMENT: Final = 64
 """Of SQLite: a statement with so many rows takes two thirds of the time that as many of one row take.
 And no other thread of Python gets a turn in between, for which the next row would have to wait."""
-
-
-def time_form(dialect: Dialect) -> TimeForm:
-    """How rows for `insert_rows` carry times."""
-    return utc_text if dialect.name == "sqlite" else as_it_is
 
 
 def insert_rows(
     connection: Connection,
     table: Table,
     columns: tuple[str, ...],
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     *,
     or_update: bool = False,
 ) -> None:
     """Insert tuples in the order of ``columns``; with ``or_update`` over rows of the same key."""
-    if not rows:
-        return
     driver = connection.connection.driver_connection
     try:
         if isinstance(driver, sqlite3.Connection):
@@ -65,19 +57,21 @@ def _insert_into_sqlite(
     driver: sqlite3.Connection,
     table: Table,
     columns: tuple[str, ...],
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     or_update: bool,
 ) -> None:
     most = driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(columns)
-    size = ROWS_A_STATEMENT
-    start = 0
-    while start < len(rows):
-        # Powers of two, so that few statements are kept prepared.
-        while size > 1 and size > min(most, len(rows) - start):
-            size //= 2
-        values = tuple(chain.from_iterable(rows[start : start + size]))
-        driver.execute(statement(table, columns, size, "?", or_update), values)
-        start += size
+    waiting = iter(rows)
+    while some := list(islice(waiting, ROWS_A_STATEMENT)):
+        size = ROWS_A_STATEMENT
+        start = 0
+        while start < len(some):
+            # Powers of two, so that few statements are kept prepared.
+            while size > 1 and size > min(most, len(some) - start):
+                size //= 2
+            values = tuple(chain.from_iterable(some[start : start + size]))
+            driver.execute(statement(table, columns, size, "?", or_update), values)
+            start += size
 
 
 @lru_cache(maxsize=256)

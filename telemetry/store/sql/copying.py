@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Any, Final
 
 import psycopg
@@ -18,18 +19,23 @@ COPY_FROM_ROWS: Final = 4
 
 
 def insert_rows(
-    driver: Any, table: Table, columns: tuple[str, ...], rows: Sequence[Row], *, or_update: bool
+    driver: Any, table: Table, columns: tuple[str, ...], rows: Iterable[Row], *, or_update: bool
 ) -> None:
     """See `telemetry.store.sql.bulk.insert_rows`."""
     assert isinstance(driver, psycopg.Connection)
+    waiting = iter(rows)
+    first = list(islice(waiting, COPY_FROM_ROWS))
+    if not first:
+        return
     with driver.cursor() as cursor:
-        if or_update or len(rows) < COPY_FROM_ROWS:
-            cursor.executemany(bulk.statement(table, columns, 1, "%s", or_update), rows)
+        if or_update or len(first) < COPY_FROM_ROWS:
+            text = bulk.statement(table, columns, 1, "%s", or_update)
+            cursor.executemany(text, list(chain(first, waiting)))
             return
         statement, types = _plan(table, columns)
         with cursor.copy(statement) as copy:
             copy.set_types(types)  # binary COPY converts nothing: each value as its column's type
-            for row in rows:
+            for row in chain(first, waiting):
                 copy.write_row(row)
 
 

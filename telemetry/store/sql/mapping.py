@@ -1,15 +1,15 @@
 """Records to rows and back: pure, and inverse to each other.
 
-A row is a tuple in the order of its ``…_COLUMNS``. Only times depend on the database: `TimeForm`
-says what the driver takes (text on SQLite, a datetime elsewhere).
+A row is a tuple in the order of its ``…_COLUMNS``. Only times depend on the database: ``times_as_text``
+is for SQLite, which has none (`utc_text`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime
+from itertools import repeat
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
@@ -18,6 +18,7 @@ from sqlalchemy import Table
 
 from telemetry.domain import (
     SERVER_PHASES,
+    Columns,
     Factors,
     Histogram,
     Lap,
@@ -32,16 +33,15 @@ from telemetry.domain import (
     RunTotals,
     StoredRun,
     field_names,
+    utc_text,
 )
 from telemetry.store.sql import tables
-from telemetry.store.sql.types import UtcDateTime
 
 Row = tuple[Any, ...]
 Values = Mapping[Any, Any]
 """A row by the names of its columns."""
 RoundKey = tuple[str, int, int]
 """(run_id, round, attempt)"""
-TimeForm = Callable[[datetime | None], Any]
 R = TypeVar("R")
 _json: Final = json.JSONEncoder(allow_nan=False).encode
 
@@ -64,46 +64,27 @@ _CUMULATIVE_AT: Final = _SCALARS.index("cumulative_emissions_kg")
 _TIMES_AT: Final = tuple(_SCALARS.index(name) for name in ("started_at", "ended_at"))
 
 
-def as_it_is(value: datetime | None) -> Any:
-    """The `TimeForm` of a driver that knows times."""
-    return value
-
-
 class RecordTable(Generic[R]):
     """The table that holds one kind of record, several to a round, in their order.
 
-    ``place`` is the column that counts them. Times stand last in a row, so that everything before
-    them is taken from a record in one call.
+    ``place`` is the column that counts them.
     """
 
     def __init__(self, table: Table, record: type[R], place: str) -> None:
-        names = field_names(record)
-        is_time = {name: isinstance(table.c[name].type, UtcDateTime) for name in names}
         self.table = table
         self.place = place
         self._record: Callable[..., R] = record
-        plain = tuple(name for name in names if not is_time[name])
-        times = tuple(name for name in names if is_time[name])
-        self._get_plain: Callable[[R], Row] = attrgetter(*plain)
-        self._get_times: Callable[[R], Row] = attrgetter(*times) if times else _nothing
-        self.fields: tuple[str, ...] = (*plain, *times)
+        self.fields: tuple[str, ...] = field_names(record)
         self.columns: tuple[str, ...] = (*KEY_COLUMNS, place, *self.fields)
 
-    def rows(self, key: RoundKey, records: Iterable[R], time: TimeForm) -> list[Row]:
+    def rows(self, key: RoundKey, records: Columns, *, times_as_text: bool) -> Iterator[Row]:
         """One row a record."""
-        plain, times = self._get_plain, self._get_times
-        return [
-            (*key, place, *plain(record), *map(time, times(record)))
-            for place, record in enumerate(records)
-        ]
+        values = records.written if times_as_text else records.values
+        return zip(*map(repeat, key), range(records.length), *values)  # noqa: B905  # endless
 
     def record(self, values: Row) -> R:
         """The record of a row of ``fields``."""
         return self._record(**dict(zip(self.fields, values, strict=True)))
-
-
-def _nothing(_: object) -> tuple[()]:
-    return ()
 
 
 LAPS: Final = RecordTable(tables.round_phases, Lap, "lap")
@@ -119,26 +100,28 @@ class RoundRows:
     """A round as it is stored, one member a table."""
 
     round: Row
-    laps: list[Row]
-    metrics: list[Row]
-    noise: list[Row]
+    laps: Iterable[Row]
+    metrics: Iterable[Row]
+    noise: Iterable[Row]
     """One, or none."""
-    participants: list[Row]
-    reports: list[Row]
+    participants: Iterable[Row]
+    reports: Iterable[Row]
 
 
 def rows_from_round(
     record: RoundRecord,
     summary: RoundSummary,
     cumulative_emissions_kg: float | None,
-    time: TimeForm = as_it_is,
+    *,
+    times_as_text: bool = False,
 ) -> RoundRows:
     """Every row of a round; ``summary`` is the record's own, stored with that cumulative figure."""
     key = record.run_id, record.round, record.attempt
     keep = record.client_rows
+    laps = Columns.of(Lap, record.laps)
     return RoundRows(
-        round=round_row(summary, cumulative_emissions_kg, time),
-        laps=LAPS.rows(key, record.laps, time),
+        round=round_row(summary, cumulative_emissions_kg, times_as_text=times_as_text),
+        laps=LAPS.rows(key, laps, times_as_text=times_as_text),
         metrics=[
             (*key, split, name, value)
             for split, metrics in (
@@ -148,8 +131,12 @@ def rows_from_round(
             for name, value in metrics.items()
         ],
         noise=[(*key, *_get_noise(noise)) for noise in (record.noise,) if noise is not None],
-        participants=PARTICIPANTS.rows(key, record.participants if keep else (), time),
-        reports=REPORTS.rows(key, record.reports if keep else (), time),
+        participants=PARTICIPANTS.rows(key, record.participant_columns, times_as_text=times_as_text)
+        if keep
+        else (),
+        reports=REPORTS.rows(key, record.report_columns, times_as_text=times_as_text)
+        if keep
+        else (),
     )
 
 
@@ -188,13 +175,14 @@ def noise_from_rows(rows: Iterable[Row]) -> NoiseRecord | None:
 
 
 def round_row(
-    summary: RoundSummary, cumulative_emissions_kg: float | None, time: TimeForm = as_it_is
+    summary: RoundSummary, cumulative_emissions_kg: float | None, *, times_as_text: bool = False
 ) -> Row:
     """The row of `ROUND_COLUMNS`, with that cumulative figure."""
     scalars = list(_get_scalars(summary))
     scalars[_CUMULATIVE_AT] = cumulative_emissions_kg
-    for at in _TIMES_AT:
-        scalars[at] = time(scalars[at])
+    if times_as_text:
+        for at in _TIMES_AT:
+            scalars[at] = utc_text(scalars[at])
     return (
         *scalars,
         *_get_factors(summary.factors),

@@ -13,7 +13,7 @@ from telemetry.domain import NoiseRecord, RoundRecord, RoundSummary, RunTotals
 from telemetry.errors import RoundConflict, ValueRefused
 from telemetry.store import rules
 from telemetry.store.sql import direct, mapping, queries, runs, tables
-from telemetry.store.sql.bulk import insert_rows, time_form
+from telemetry.store.sql.bulk import insert_rows
 from telemetry.store.sql.mapping import RoundKey
 
 
@@ -28,7 +28,7 @@ class RoundBatch:
         self._connection = connection
         self._url = url
         self._totals = totals
-        self._time = time_form(connection.dialect)
+        self._times_as_text = connection.dialect.name == "sqlite"
         self._stored: dict[RoundKey, tuple[int, bool] | None] = {}
         """Revision of a round in the database, and whether it is closed there; None: not there."""
         self._waiting: dict[RoundKey, RoundRecord] = {}
@@ -91,7 +91,9 @@ class RoundBatch:
     def _rows(self, record: RoundRecord) -> mapping.RoundRows:
         summary = record.summary()
         cumulative = _count(summary, self._totals)
-        return mapping.rows_from_round(record, summary, cumulative, self._time)
+        return mapping.rows_from_round(
+            record, summary, cumulative, times_as_text=self._times_as_text
+        )
 
     def _delete(self, keys: Sequence[RoundKey]) -> None:
         if keys:  # the rows in the other tables go along (ON DELETE CASCADE)
@@ -162,10 +164,10 @@ def _insert(connection: Connection, rounds: Sequence[mapping.RoundRows]) -> None
     """Parents first: every other row belongs to one in ``rounds``."""
     insert_rows(connection, tables.rounds, mapping.ROUND_COLUMNS, [one.round for one in rounds])
     for table, columns, rows_of in _PARTS:
-        insert_rows(connection, table, columns, list(chain.from_iterable(map(rows_of, rounds))))
+        insert_rows(connection, table, columns, chain.from_iterable(map(rows_of, rounds)))
 
 
-_PARTS: Final[tuple[tuple[Table, tuple[str, ...], Callable[[Any], list[mapping.Row]]], ...]] = (
+_PARTS: Final[tuple[tuple[Table, tuple[str, ...], Callable[[Any], Iterable[mapping.Row]]], ...]] = (
     (tables.round_phases, mapping.LAPS.columns, attrgetter("laps")),
     (tables.training_metrics, mapping.METRIC_COLUMNS, attrgetter("metrics")),
     (tables.round_noise, mapping.NOISE_COLUMNS, attrgetter("noise")),
