@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, Final
 
@@ -11,25 +12,22 @@ from telemetry.domain.parts import Lap, ParticipantRecord, ReportRecord
 from telemetry.domain.times import utc_texts
 
 
-@dataclass(frozen=True, slots=True)
 class Columns:
-    """Records as one sequence of values for each of their fields, in the fields' order."""
+    """Records of one of the `KINDS` as one list of values for each of their fields, in the fields' order."""
 
-    length: int
-    values: Sequence[Sequence[Any]]
-    """As they are in the records."""
-    written: Sequence[Sequence[Any]]
-    """With times as text (`utc_text`)."""
+    def __init__(self, kind: type[Any], records: Sequence[Any]) -> None:
+        getters, self._times = _FIELDS[kind]
+        self.length = len(records)
+        self.values: Sequence[Sequence[Any]] = [list(map(get, records)) for get in getters]
+        """As they are in the records."""
 
-    @classmethod
-    def of(cls, kind: type[Any], records: Sequence[Any]) -> Columns:
-        """The columns of records of a `KINDS`."""
-        getters, times = _FIELDS[kind]
-        values = [list(map(get, records)) for get in getters]
-        written = values.copy()
-        for at in times:
-            written[at] = utc_texts(values[at])
-        return cls(len(records), values, written)
+    @cached_property
+    def written(self) -> Sequence[Sequence[Any]]:
+        """With times as text (`utc_text`)."""
+        written = list(self.values)
+        for at in self._times:
+            written[at] = utc_texts(self.values[at])
+        return written
 
 
 KINDS: Final = (ParticipantRecord, ReportRecord, Lap)

@@ -39,9 +39,9 @@ def rows_sha256(
 ) -> str:
     """`columns_sha256` of rows."""
     return columns_sha256(
-        Columns.of(ParticipantRecord, tuple(participants)),
-        Columns.of(ReportRecord, tuple(reports)),
-        Columns.of(Lap, tuple(laps)),
+        Columns(ParticipantRecord, tuple(participants)),
+        Columns(ReportRecord, tuple(reports)),
+        Columns(Lap, tuple(laps)),
     )
 
 

@@ -118,7 +118,7 @@ def rows_from_round(
     """Every row of a round; ``summary`` is the record's own, stored with that cumulative figure."""
     key = record.run_id, record.round, record.attempt
     keep = record.client_rows
-    laps = Columns.of(Lap, record.laps)
+    laps = Columns(Lap, record.laps)
     return RoundRows(
         round=round_row(summary, cumulative_emissions_kg, times_as_text=times_as_text),
         laps=LAPS.rows(key, laps, times_as_text=times_as_text),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Final
@@ -15,6 +17,9 @@ from telemetry.store import rules
 from telemetry.store.sql import direct, mapping, queries, runs, tables
 from telemetry.store.sql.bulk import insert_rows
 from telemetry.store.sql.mapping import RoundKey
+
+BESIDE_FROM_ROWS: Final = 1000
+"""Digests of smaller rounds are made before a thread would be there."""
 
 
 class RoundBatch:
@@ -29,6 +34,8 @@ class RoundBatch:
         self._url = url
         self._totals = totals
         self._times_as_text = connection.dialect.name == "sqlite"
+        # In a process of its own, in which this one may go on meanwhile.
+        self._server_works = not self._times_as_text
         self._stored: dict[RoundKey, tuple[int, bool] | None] = {}
         """Revision of a round in the database, and whether it is closed there; None: not there."""
         self._waiting: dict[RoundKey, RoundRecord] = {}
@@ -63,16 +70,18 @@ class RoundBatch:
     def put(self, record: RoundRecord) -> None:
         """Let a round wait to be written whose revision is known to be news."""
         key = key_of(record)
-        self._waiting.pop(
-            key, None
-        )  # totals are added up in the order of what is stored in the end
+        self._waiting.pop(key, None)  # sums are made in the order of what is stored in the end
         self._waiting[key] = record
 
     def write(self) -> set[str]:
         """Store what waits; closed rounds enter the totals. The runs of which a round was closed."""
         waiting, self._waiting = list(self._waiting.values()), {}
         self._delete([key for key in map(key_of, waiting) if self._stored.get(key)])
-        _insert(self._connection, [self._rows(record) for record in waiting])
+        with _digests_beside(waiting if self._server_works else ()) as digests:
+            _insert(self._connection, [self._rows(one, key_of(one) in digests) for one in waiting])
+        for key, digest in digests.items():
+            of = dict(zip(("of_run", "of_round", "of_attempt"), key, strict=True))
+            self._connection.execute(queries.STORE_DIGEST, {**of, "digest": digest.result()})
         closed = {record.run_id for record in waiting if record.closed}
         runs.store_totals(self._connection, {run: self._totals[run] for run in sorted(closed)})
         self._stored.update({key_of(one): (one.revision, one.closed) for one in waiting})
@@ -88,8 +97,8 @@ class RoundBatch:
             record, *stored, lambda: _is_stored(self._connection, record)
         )
 
-    def _rows(self, record: RoundRecord) -> mapping.RoundRows:
-        summary = record.summary()
+    def _rows(self, record: RoundRecord, digest_follows: bool) -> mapping.RoundRows:
+        summary = record.summary_with(None) if digest_follows else record.summary()
         cumulative = _count(summary, self._totals)
         return mapping.rows_from_round(
             record, summary, cumulative, times_as_text=self._times_as_text
@@ -98,6 +107,23 @@ class RoundBatch:
     def _delete(self, keys: Sequence[RoundKey]) -> None:
         if keys:  # the rows in the other tables go along (ON DELETE CASCADE)
             self._connection.execute(queries.DELETE_ROUND, [queries.key_of(key) for key in keys])
+
+
+@contextmanager
+def _digests_beside(rounds: Iterable[RoundRecord]) -> Iterator[dict[RoundKey, Future[str | None]]]:
+    """The digests of large closed rounds, made in a thread while the database takes their rows."""
+    large = [one for one in rounds if one.closed and len(one.reports) >= BESIDE_FROM_ROWS]
+    if not large:
+        yield {}
+        return
+    for one in large:  # what both of them need
+        _ = one.participant_columns, one.report_columns
+    with ThreadPoolExecutor(1, "telemetry-digest") as beside:
+        yield {key_of(one): beside.submit(_digest_of, one) for one in large}
+
+
+def _digest_of(record: RoundRecord) -> str | None:
+    return record.evidence_sha256
 
 
 def key_of(record: RoundRecord | RoundSummary) -> RoundKey:
