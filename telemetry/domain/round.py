@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -298,10 +298,14 @@ class RoundRecord(Record):
     @property
     def evidence_sha256(self) -> str | None:
         """Digest of the rows that the figures were made from; None where they are not kept."""
+        return self.digest_of_rows()
+
+    def digest_of_rows(self, give_way: Callable[[], object] = lambda: None) -> str | None:
+        """`evidence_sha256`, for whoever lets others have a turn meanwhile: ``give_way`` is called."""
         if not (self.closed and self.client_rows):
             return None
         laps = Columns(Lap, self.laps)
-        return columns_sha256(self.participant_columns, self.report_columns, laps)
+        return columns_sha256(self.participant_columns, self.report_columns, laps, give_way)
 
     # --- the stored form -----------------------------------------------------------------------
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
 from operator import attrgetter
+from time import sleep
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, update
@@ -20,6 +21,7 @@ from telemetry.store.sql.mapping import RoundKey
 
 BESIDE_FROM_ROWS: Final = 1000
 """Digests of smaller rounds are made before a thread would be there."""
+GIVE_WAY_S: Final = 0.0002
 
 
 class RoundBatch:
@@ -77,8 +79,14 @@ class RoundBatch:
         """Store what waits; closed rounds enter the totals. The runs of which a round was closed."""
         waiting, self._waiting = list(self._waiting.values()), {}
         self._delete([key for key in map(key_of, waiting) if self._stored.get(key)])
-        with _digests_beside(waiting if self._server_works else ()) as digests:
-            _insert(self._connection, [self._rows(one, key_of(one) in digests) for one in waiting])
+        large = {key_of(one): one for one in waiting if self._server_works and _is_large(one)}
+        rows = [self._rows(one, digest_follows=key_of(one) in large) for one in waiting]
+        insert_rows(
+            self._connection, tables.rounds, mapping.ROUND_COLUMNS, [one.round for one in rows]
+        )
+        _insert(self._connection, _SMALL_PARTS, rows)
+        with _digests_beside(large) as digests:
+            _insert(self._connection, _CLIENTS, rows)
         for key, digest in digests.items():
             of = dict(zip(("of_run", "of_round", "of_attempt"), key, strict=True))
             self._connection.execute(queries.STORE_DIGEST, {**of, "digest": digest.result()})
@@ -97,7 +105,7 @@ class RoundBatch:
             record, *stored, lambda: _is_stored(self._connection, record)
         )
 
-    def _rows(self, record: RoundRecord, digest_follows: bool) -> mapping.RoundRows:
+    def _rows(self, record: RoundRecord, *, digest_follows: bool) -> mapping.RoundRows:
         summary = record.summary_with(None) if digest_follows else record.summary()
         cumulative = _count(summary, self._totals)
         return mapping.rows_from_round(
@@ -109,21 +117,25 @@ class RoundBatch:
             self._connection.execute(queries.DELETE_ROUND, [queries.key_of(key) for key in keys])
 
 
+def _is_large(record: RoundRecord) -> bool:
+    return record.closed and len(record.reports) >= BESIDE_FROM_ROWS
+
+
 @contextmanager
-def _digests_beside(rounds: Iterable[RoundRecord]) -> Iterator[dict[RoundKey, Future[str | None]]]:
-    """The digests of large closed rounds, made in a thread while the database takes their rows."""
-    large = [one for one in rounds if one.closed and len(one.reports) >= BESIDE_FROM_ROWS]
-    if not large:
+def _digests_beside(
+    rounds: Mapping[RoundKey, RoundRecord],
+) -> Iterator[dict[RoundKey, Future[str | None]]]:
+    """The digests of large rounds, made in a thread while the database takes their rows."""
+    if not rounds:
         yield {}
         return
-    for one in large:  # what both of them need
-        _ = one.participant_columns, one.report_columns
     with ThreadPoolExecutor(1, "telemetry-digest") as beside:
-        yield {key_of(one): beside.submit(_digest_of, one) for one in large}
+        yield {key: beside.submit(_digest_of, one) for key, one in rounds.items()}
 
 
 def _digest_of(record: RoundRecord) -> str | None:
-    return record.evidence_sha256
+    # Whoever hands over the rows gets its turn at once, not after the interpreter's 5 ms.
+    return record.digest_of_rows(lambda: sleep(GIVE_WAY_S))
 
 
 def key_of(record: RoundRecord | RoundSummary) -> RoundKey:
@@ -186,20 +198,23 @@ def close_open(connection: Connection, url: str, run_id: str, totals: RunTotals)
             runs.store_totals(connection, so_far)
 
 
-def _insert(connection: Connection, rounds: Sequence[mapping.RoundRows]) -> None:
-    """Parents first: every other row belongs to one in ``rounds``."""
-    insert_rows(connection, tables.rounds, mapping.ROUND_COLUMNS, [one.round for one in rounds])
-    for table, columns, rows_of in _PARTS:
-        insert_rows(connection, table, columns, chain.from_iterable(map(rows_of, rounds)))
-
-
-_PARTS: Final[tuple[tuple[Table, tuple[str, ...], Callable[[Any], Iterable[mapping.Row]]], ...]] = (
+_Part = tuple[Table, tuple[str, ...], Callable[[Any], Iterable[mapping.Row]]]
+_SMALL_PARTS: Final[tuple[_Part, ...]] = (
     (tables.round_phases, mapping.LAPS.columns, attrgetter("laps")),
     (tables.training_metrics, mapping.METRIC_COLUMNS, attrgetter("metrics")),
     (tables.round_noise, mapping.NOISE_COLUMNS, attrgetter("noise")),
+)
+_CLIENTS: Final[tuple[_Part, ...]] = (
     (tables.participants, mapping.PARTICIPANTS.columns, attrgetter("participants")),
     (tables.reports, mapping.REPORTS.columns, attrgetter("reports")),
 )
+
+
+def _insert(
+    connection: Connection, parts: Iterable[_Part], rounds: Sequence[mapping.RoundRows]
+) -> None:
+    for table, columns, rows_of in parts:
+        insert_rows(connection, table, columns, chain.from_iterable(map(rows_of, rounds)))
 
 
 def _replaces(
