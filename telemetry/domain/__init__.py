@@ -25,7 +25,7 @@ from telemetry.domain.parts import (
 )
 from telemetry.domain.round import RoundRecord, RoundSummary, emissions_kg, metered_part
 from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun
-from telemetry.domain.times import UTC_TEXT_LENGTH, utc_text
+from telemetry.domain.times import UTC_TEXT_LENGTH, utc_text, utc_texts
 from telemetry.domain.vocabulary import (
     CLIENT_BUCKETS_G,
     COMPLETE_METERED_SHARE,
@@ -109,4 +109,5 @@ __all__ = [
     "sum_known",
     "utc_now",
     "utc_text",
+    "utc_texts",
 ]

@@ -35,6 +35,7 @@ from telemetry.domain import (
     field_names,
     utc_text,
 )
+from telemetry.domain.frozen import in_order
 from telemetry.store.sql import tables
 
 Row = tuple[Any, ...]
@@ -73,7 +74,7 @@ class RecordTable(Generic[R]):
     def __init__(self, table: Table, record: type[R], place: str) -> None:
         self.table = table
         self.place = place
-        self._record: Callable[..., R] = record
+        self._build: Callable[..., R] = in_order(record)
         self.fields: tuple[str, ...] = field_names(record)
         self.columns: tuple[str, ...] = (*KEY_COLUMNS, place, *self.fields)
 
@@ -84,7 +85,7 @@ class RecordTable(Generic[R]):
 
     def record(self, values: Row) -> R:
         """The record of a row of ``fields``."""
-        return self._record(**dict(zip(self.fields, values, strict=True)))
+        return self._build(*values)
 
 
 LAPS: Final = RecordTable(tables.round_phases, Lap, "lap")
