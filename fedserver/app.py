@@ -34,6 +34,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedserver.artefacts import write_artefacts
 from fedserver.assemble import Bridge, recorded_strategy
 from fedserver.config import ServerConfig, load_config
+from fedserver.ending import closing_of, end_sending, finish_as_failed
 from fedserver.errors import ConfigError, Problem
 from fedserver.logs import set_up_logging
 from fedserver.loop import LoopResult, run_rounds
@@ -45,7 +46,7 @@ from fedserver.preparing import (
     open_the_store,
     sender_of,
 )
-from fedserver.running import closing_of, end_sending, finish_as_failed, log_round
+from fedserver.running import log_round
 from fedserver.transport import NoInitialModel, SuperLinkGrid, TooFewClients
 from telemetry.errors import TelemetryError
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from fedserver_hooks.recorder import Ending
+from fedserver_hooks.run_end import Ending
 from telemetry.domain import RoundRecord
 from telemetry.errors import RoundConflict, TelemetryError
 from telemetry.store import Store

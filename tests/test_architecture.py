@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "telemetry": {"telemetry"},
     "fedserver_hooks": {"telemetry", "fedserver_hooks"},
     "fedserver": {"telemetry", "fedserver_hooks", "fedserver"},
+    "grafana": {"telemetry", "grafana"},  # no package that is installed: it writes the dashboards
 }
 OURS = frozenset(MAY_IMPORT)
 NEVER = {"telemetry": {"flwr", "codecarbon"}}

@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Final, TextIO
 
 from telemetry.domain import ReportOutcome, ReportRecord, RoundSummary, RunInfo, utc_texts
-from telemetry.exporters.base import Format, Notes
+from telemetry.exporters.base import Format, Notes, a_line_a_report
 from telemetry.exporters.cells import Cell, flag, neutral, write_table
 from telemetry.store.base import Store
 
@@ -121,5 +121,9 @@ def _rows(run: RunInfo, reports: Iterator[Row]) -> Iterator[tuple[Cell, ...]]:
 
 
 FORMAT: Final = Format(
-    name="clients-csv", media_type="text/csv", suffix=".clients.csv", write=write
+    name="clients-csv",
+    media_type="text/csv",
+    suffix=".clients.csv",
+    write=write,
+    lines=a_line_a_report,
 )

@@ -473,8 +473,8 @@ def test_late_reports_are_counted_once_however_often_the_end_is_tried() -> None:
 
     store, clock = SlowToEnd(), HandClock()
     book = recorder(store, clock=clock)
+    book.late(1, "train", {"emissions_kg": 0.001}, 0, clock.now)  # no round is open yet
     book.start()
-    book._unplaced = 1
     book.finish("completed")
     assert store.tries == 4
     assert store.run(book.run.run_id).totals.reports_late == 1
@@ -489,7 +489,7 @@ def test_a_late_report_between_two_rounds_is_in_one_of_them() -> None:
     book = recorder(store, clock=clock)
     book.start()
     book.begin_round(1)
-    submit, others = book._writer.submit, []
+    submit, others = book._open._submit, []
 
     def meanwhile(key: Any, make: Any, *, closed: bool) -> None:
         if closed and key == (1, 1):
@@ -499,7 +499,7 @@ def test_a_late_report_between_two_rounds_is_in_one_of_them() -> None:
             others[0].join(0.2)
         submit(key, make, closed=closed)
 
-    book._writer.submit = meanwhile  # type: ignore[method-assign]
+    book._open._submit = meanwhile
     book.begin_round(2)
     others[0].join()
     book.finish("completed")
@@ -522,7 +522,7 @@ class SecondsEach:
 def test_no_overhead_is_lost_between_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several add to it at once, and it is exported as a counter."""
     book = recorder()
-    monkeypatch.setattr("fedserver_hooks.recorder.time", SecondsEach())
+    monkeypatch.setattr("fedserver_hooks.edge.time", SecondsEach())
 
     def twenty() -> None:
         for _ in range(20):

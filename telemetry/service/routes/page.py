@@ -11,8 +11,8 @@ from fastapi.responses import RedirectResponse, Response
 from telemetry.digest import SEAL_DIGITS
 from telemetry.domain import GRAMS_PER_KG, RoundSummary
 from telemetry.errors import StoreError
+from telemetry.exporters.family import Labels
 from telemetry.exporters.samples import (
-    Labels,
     RunView,
     budget_used_ratio,
     emissions_so_far_g,

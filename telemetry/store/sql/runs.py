@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from telemetry.domain import Owner, RunInfo, RunStatus, RunTotals, StoredRun
 from telemetry.errors import RunDeleted, RunIsLive, RunNotFound
+from telemetry.progress import Tell, counted
 from telemetry.store import rules
 from telemetry.store.sql import acknowledged, direct, mapping, queries, tables
 from telemetry.store.sql.bulk import insert_rows
@@ -148,10 +149,11 @@ def remove(connection: Connection, run: StoredRun, now: datetime) -> None:
     connection.execute(delete(tables.runs).where(tables.runs.c.run_id == run.run_id))
 
 
-def prune(connection: Connection, before: datetime, now: datetime) -> Sequence[str]:
+def prune(connection: Connection, before: datetime, now: datetime, tell: Tell) -> Sequence[str]:
     """See `Store.prune`; the rows of the rounds go along (ON DELETE CASCADE)."""
     old = connection.execute(queries.to_prune(before)).scalars().all()
-    for run_id in old:
+    tell(0, len(old))
+    for run_id in counted(old, tell):
         connection.execute(delete(tables.rounds).where(tables.rounds.c.run_id == run_id))
         of_run = tables.runs.c.run_id == run_id
         connection.execute(update(tables.runs).where(of_run).values(pruned_at=now))

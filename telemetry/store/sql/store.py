@@ -35,6 +35,7 @@ from telemetry.errors import (
     StoreError,
     TelemetryError,
 )
+from telemetry.progress import Tell, nobody
 from telemetry.store import rules
 from telemetry.store.api_tokens import ApiToken
 from telemetry.store.deliveries import Delivery
@@ -180,10 +181,10 @@ class SqlStore:
         if self._forget is not None:
             self._forget()
 
-    def prune(self, before: datetime, now: datetime) -> Sequence[str]:
+    def prune(self, before: datetime, now: datetime, tell: Tell = nobody) -> Sequence[str]:
         """See `Store.prune`."""
         with self._writing() as connection:
-            return runs.prune(connection, before, now)
+            return runs.prune(connection, before, now, tell)
 
     # --- of a service --------------------------------------------------------------------------
 
