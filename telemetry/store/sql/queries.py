@@ -12,7 +12,6 @@ from sqlalchemy import (
     Table,
     and_,
     bindparam,
-    case,
     delete,
     false,
     func,
@@ -236,32 +235,39 @@ def _of_closed(kind: RecordTable[Any], run_id: str) -> Query:
     return select(*columns).where(table.c.run_id == run_id, closed)
 
 
+def open_rounds_of(run_ids: Iterable[str]) -> Query:
+    """The open rounds of runs, flat, by key."""
+    of_runs = rounds.c.run_id.in_(sorted(run_ids))
+    key = rounds.c.run_id, rounds.c.round, rounds.c.attempt
+    return select(*_ROUND).where(of_runs, ~rounds.c.closed).order_by(*key)
+
+
 def exposed_rounds(run_ids: Iterable[str], max_rounds: int) -> Query:
-    """Of each run the last open round and the last closed rounds from 1 on, oldest first.
+    """Of each run the last closed rounds from 1 on, oldest first.
 
     Of several attempts at a round the last counts. Keys are numbered first and joined with their
     rows afterwards, so that the wide rows are not sorted.
     """
     key = rounds.c.run_id, rounds.c.round, rounds.c.attempt
     attempt_no = func.row_number().over(
-        partition_by=(rounds.c.run_id, rounds.c.closed, rounds.c.round),
-        order_by=rounds.c.attempt.desc(),
+        partition_by=(rounds.c.run_id, rounds.c.round), order_by=rounds.c.attempt.desc()
     )
-    shown = or_(rounds.c.round > 0, ~rounds.c.closed)
     attempts = (
-        select(*key, rounds.c.closed, attempt_no.label("attempt_no"))
-        .where(rounds.c.run_id.in_(sorted(run_ids)), shown)
+        select(*key, attempt_no.label("attempt_no"))
+        .where(rounds.c.run_id.in_(sorted(run_ids)), rounds.c.round > 0, rounds.c.closed)
         .subquery()
     )
     round_no = func.row_number().over(
-        partition_by=(attempts.c.run_id, attempts.c.closed), order_by=attempts.c.round.desc()
+        partition_by=attempts.c.run_id, order_by=attempts.c.round.desc()
     )
     numbered = select(attempts, round_no.label("round_no")).where(attempts.c.attempt_no == 1)
     last = numbered.subquery()
-    limit = case((last.c.closed, max_rounds), else_=1)
     same = and_(*(rounds.c[c.name] == last.c[c.name] for c in key))
     return (
-        select(*_ROUND).join_from(last, rounds, same).where(last.c.round_no <= limit).order_by(*key)
+        select(*_ROUND)
+        .join_from(last, rounds, same)
+        .where(last.c.round_no <= max_rounds)
+        .order_by(*key)
     )
 
 

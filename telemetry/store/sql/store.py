@@ -49,6 +49,7 @@ from telemetry.store.sql import (
     runs,
     tables,
 )
+from telemetry.store.sql.exposing import Exposure
 from telemetry.store.sql.problems import store_errors
 from telemetry.store.sql.schema import SHIPPED, State
 
@@ -81,6 +82,7 @@ class SqlStore:
         self._forget = forget
         # Threads of this process queue here in turn; only other processes wait in the database.
         self._one_writer = Lock()
+        self._exposure = Exposure()
 
     @property
     def url(self) -> str:
@@ -339,20 +341,11 @@ class SqlStore:
     def exposed(
         self, now: datetime, owner: Owner | None, *, max_runs: int, max_rounds: int
     ) -> Sequence[ExposedRun]:
-        """See `Store.exposed`: one query for the runs, one for all their rounds."""
+        """See `Store.exposed`."""
         with self._reading() as connection:
-            chosen = [
-                mapping.run_from_values(values)
-                for values in connection.execute(
-                    queries.exposed_runs(now, owner, max_runs)
-                ).mappings()
-            ]
-            detailed = rules.detailed_runs(chosen, max_runs)
-            rows = connection.execute(queries.exposed_rounds(detailed, max_rounds)).all()
-        by_run: dict[str, list[RoundSummary]] = {run.run_id: [] for run in chosen}
-        for row in rows:
-            by_run[row[0]].append(mapping.summary_from_row(tuple(row)))
-        return [_expose(run, by_run[run.run_id]) for run in chosen]
+            return self._exposure.of(
+                connection, now, owner, max_runs=max_runs, max_rounds=max_rounds
+            )
 
     def check(self) -> None:
         """See `Store.check`."""
@@ -390,11 +383,3 @@ class SqlStore:
     def close(self) -> None:
         """Give back the connections."""
         self._reader.dispose()
-
-
-def _expose(run: StoredRun, rounds: list[RoundSummary]) -> ExposedRun:
-    return ExposedRun(
-        run=run,
-        open_round=next((summary for summary in rounds if not summary.closed), None),
-        rounds=tuple(summary for summary in rounds if summary.closed),
-    )
