@@ -436,6 +436,7 @@ def test_a_scrape_is_three_queries_and_two_where_no_round_was_closed_since(store
     assert store.exposed(START, OWNER, max_runs=5, max_rounds=5) == found
     assert selects(asked_for) == 2
     store.record_round(make_round(2, run_id="run-2"))
+    asked_for.clear()
     again = store.exposed(START, OWNER, max_runs=5, max_rounds=5)
     assert selects(asked_for) == 3
     with closing(open_store(store.url)) as other:
