@@ -7,7 +7,8 @@ from typing import Self
 
 from pydantic import model_validator
 
-from telemetry.domain.round import RoundRecord, RoundSummary
+from telemetry.domain.round import RoundRecord
+from telemetry.domain.summary import RoundSummary
 
 
 class RowlessRound(RoundRecord):

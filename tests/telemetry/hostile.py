@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from telemetry.service import bodies
+from telemetry.service import bodies, bounds
 from telemetry.testing import RUN_ID, make_lap, make_report, make_round, make_run
 
 HARMLESS: Final = "harmless"
@@ -126,7 +126,7 @@ def hostile_bodies(text: str) -> tuple[dict[str, Any], set[str]]:
             changed = with_text(found[kind], at, text)
             try:
                 take(encoded(changed))
-            except bodies.BadBody:
+            except bounds.BadBody:
                 continue
             found[kind] = changed
             taken.add(next(str(part) for part in reversed(at) if isinstance(part, str)))
