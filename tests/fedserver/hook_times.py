@@ -6,7 +6,7 @@ killed had measured is there, too.
 
 A machine that is busy with other things stops the whole process now and then. A thread that does
 nothing but sleep notices that, and so long as the process itself did not compute meanwhile it is no
-fault of telemetry's: `longest_call` takes it off.
+fault of telemetry's: `longest_of` takes it off.
 """
 
 from __future__ import annotations
@@ -50,17 +50,16 @@ class LongestCall:
         )
 
 
-def longest_call(path: Path) -> LongestCall:
-    """The longest of a server's calls; raises where nothing was measured."""
+def _longest_call(path: Path) -> LongestCall | None:
+    """The longest of a server's calls; None where it was killed before the first."""
     text = path.read_bytes().rstrip(b"\0").decode()
     lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
     stops: list[dict[str, Any]] = [line for line in lines if line["what"] == "stopped"]
     calls = [line for line in lines if line["what"] == "call"]
-    assert calls, f"{path}: no call was timed"
     found = [
         LongestCall(call["name"], call["s"], call["s"] - _stopped_s(call, stops)) for call in calls
     ]
-    return max(found, key=lambda call: call.held_s)
+    return max(found, key=lambda call: call.held_s, default=None)
 
 
 def _stopped_s(call: dict[str, Any], stops: list[dict[str, Any]]) -> float:
@@ -71,8 +70,10 @@ def _stopped_s(call: dict[str, Any], stops: list[dict[str, Any]]) -> float:
 
 
 def longest_of(folder: Path) -> LongestCall:
-    """The longest call of all servers of a folder."""
-    return max(map(longest_call, folder.glob("hook-times*")), key=lambda call: call.held_s)
+    """The longest call of all servers of a folder; raises where nothing was measured."""
+    found = [call for path in folder.glob("hook-times*") if (call := _longest_call(path))]
+    assert found, f"{folder}: no call was timed"
+    return max(found, key=lambda call: call.held_s)
 
 
 # --- in the server's process -----------------------------------------------------------------------
