@@ -219,7 +219,8 @@ class Store(Protocol):
         """What ``/metrics`` of ``owner`` shows, oldest start first.
 
         Its own runs, and the ``max_runs`` last ended runs that no live owner holds (released, or a
-        lease older than `LEASE_EXPIRES_S`). ``owner`` None stands for a service: every run. Each
+        lease older than `LEASE_EXPIRES_S`), unless another live owner's run began before all of its
+        own: each run is shown by one of them. ``owner`` None stands for a service: every run. Each
         with its open round and its last ``max_rounds`` closed rounds (from round 1 on; of several
         attempts the last). Rounds are given for all running runs and the ``max_runs`` last ended.
         """

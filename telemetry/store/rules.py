@@ -157,8 +157,18 @@ def chosen_runs(
     if owner is None:
         return sorted(runs, key=_start)
     mine = [run for run in runs if run.owner == owner]
+    if not _comes_first(runs, now, owner):
+        return sorted(mine, key=_start)
     others = [r for r in runs if r.owner != owner and r.ended_at is not None and _unheld(r, now)]
     return sorted([*mine, *_last_ended(others, max_runs)], key=_start)
+
+
+def _comes_first(runs: Sequence[StoredRun], now: datetime, owner: Owner) -> bool:
+    """Whether it is ``owner`` among the living who shows the runs that nobody holds: each run has one
+    source. It is whose run began first.
+    """
+    held = [run for run in runs if run.owner == owner or not _unheld(run, now)]
+    return not held or min(held, key=_start).owner == owner
 
 
 def detailed_runs(chosen: Sequence[StoredRun], max_runs: int) -> frozenset[str]:

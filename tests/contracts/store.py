@@ -5,7 +5,7 @@ A subclass gives the fixture ``store``: an empty store, asserted on exit to hold
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from telemetry.digest import run_sha256
-from telemetry.domain import Owner, RoundRecord, RowlessRound, RunEnd, RunTotals, StoredRun
+from telemetry.domain import (
+    ExposedRun,
+    Owner,
+    RoundRecord,
+    RowlessRound,
+    RunEnd,
+    RunTotals,
+    StoredRun,
+)
 from telemetry.errors import (
     RoundConflict,
     RowsNotKept,
@@ -77,6 +85,11 @@ def seal_of(store: Store, run_id: str) -> str:
 def shown(store: Store, owner: Owner | None = OWNER, now=START, max_runs=5, max_rounds=5):
     """``exposed`` with limits that do not matter."""
     return store.exposed(now, owner, max_runs=max_runs, max_rounds=max_rounds)
+
+
+def names_of(exposed: Sequence[ExposedRun]) -> list[str]:
+    """Ids of the runs that are shown."""
+    return [one.run.run_id for one in exposed]
 
 
 class StoreContract:
@@ -540,11 +553,38 @@ class StoreContract:
         store.start_run(make_run("held", started_at=at(4)), OTHER, at(4))
         store.finish_run("held", "completed", at(5))
         store.renew_lease("held", OTHER, at(5))
+        store.start_run(make_run("own", started_at=at(-1)), OWNER, at(5.5))
         names = [e.run.run_id for e in shown(store, now=at(5.5), max_runs=2)]
-        assert names == ["run-2", "run-3"]
+        assert names == ["own", "run-2", "run-3"]
+        store.release("own", OWNER)
         later = at(5) + timedelta(seconds=LEASE_EXPIRES_S + 1)
         names = [e.run.run_id for e in shown(store, now=later, max_runs=2)]
         assert names == ["run-3", "held"]
+
+    def test_of_the_living_one_shows_what_nobody_holds(self, store: Store):
+        """Whose run began first: each run has one source, and it always has one."""
+        ended_run(store, "old", 1)
+        store.start_run(make_run("second", started_at=at(3)), OTHER, at(3))
+        assert names_of(shown(store, OTHER, now=at(3))) == ["old", "second"]
+        store.start_run(make_run("first", started_at=at(2)), OWNER, at(3))
+        assert names_of(shown(store, OWNER, now=at(3))) == ["old", "first"]
+        assert names_of(shown(store, OTHER, now=at(3))) == ["second"]
+        store.finish_run("first", "completed", at(3.5))
+        assert names_of(shown(store, OWNER, now=at(3.5))) == ["old", "first"]
+        assert names_of(shown(store, OTHER, now=at(3.5))) == ["second"]
+        store.release("first", OWNER)
+        assert names_of(shown(store, OTHER, now=at(3.5))) == ["old", "first", "second"]
+
+    def test_a_silent_owner_leaves_what_nobody_holds_to_the_next(self, store: Store):
+        """Once its lease has expired; a stranger without any run shows nothing beside the living."""
+        ended_run(store, "old", 1)
+        store.start_run(make_run("first", started_at=at(2)), OWNER, START)
+        store.start_run(make_run("second", started_at=at(3)), OTHER, START)
+        assert names_of(shown(store, OTHER, now=START)) == ["second"]
+        store.renew_lease("second", OTHER, EXPIRED)
+        assert names_of(shown(store, OTHER, now=EXPIRED)) == ["old", "second"]
+        stranger = Owner(host="test-host", pid=3, token="3.made-up")
+        assert names_of(shown(store, stranger, now=EXPIRED)) == []
 
     def test_an_own_ended_run_takes_nobodys_place(self, started: Store):
         """It is shown as its owner's, beside the last ended runs of others, old lease or not."""

@@ -195,6 +195,29 @@ def test_a_server_that_is_killed_loses_nothing_that_was_closed(
         assert closed[:2] == ([0, 1] if phase != "setup" else [0][: len(closed)])
 
 
+DIES_AT_THE_END = """
+import os, signal, sys
+sys.argv[0] = "fedserver"
+from fedserver_hooks.recorder import RoundRecorder
+RoundRecorder.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from fedserver.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_after_its_last_round_leaves_its_model(
+    tmp_path: Path, undisturbed: bytes
+) -> None:
+    """It is written before the run is said to have ended."""
+    script = tmp_path / "dies.py"
+    script.write_text(DIES_AT_THE_END)
+    with ServerProcess(tmp_path, 2, preload=script, **OPTIONS) as server, ExitStack() as stack:
+        play(server, stack, FLEET)
+        assert server.wait(60) == -signal.SIGKILL, server.log
+    assert model_of(tmp_path) == undisturbed
+
+
 @pytest.mark.slow
 def test_a_killed_server_that_goes_on_delivers_both_attempts(
     tmp_path: Path, service: ServiceProcess, undisturbed: bytes

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from telemetry.store import open_store
+from telemetry.testing import OWNER
 from tests.fedserver.clients import Script, wait_until
 from tests.fedserver.scraping import Scraper
 from tests.fedserver.servers import ServerProcess
@@ -31,6 +32,7 @@ from tests.fedserver.services import (
     timed,
 )
 from tests.postgres import DURABLE, postgres_server
+from tests.telemetry.test_delivery import record
 
 CheckCalls = Callable[[Path], None]
 FIT_S = 0.3
@@ -277,3 +279,36 @@ def test_no_counter_falls_when_a_server_is_killed_and_goes_on(
     assert scraper.counters > 20
     assert model_of(folder) == model
     check_calls(folder)
+
+
+@pytest.mark.slow
+def test_of_two_servers_on_one_file_each_run_has_one_source(tmp_path: Path) -> None:
+    """Each shows its own; what ended before is shown by that whose run began first, and by no other."""
+    url = f"sqlite:///{tmp_path / 'telemetry.db'}"
+    with closing(open_store(url)) as store:
+        record(store, "of-before")
+        store.release("of-before", OWNER)
+    options: dict[str, Any] = OPTIONS | {"rounds": 40, "telemetry__database_url": url}
+    with ExitStack() as stack:
+        servers = []
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            servers.append(
+                stack.enter_context(ServerProcess(tmp_path / name, len(FLEET), **options))
+            )
+            play(servers[-1], stack, FLEET)
+        for server in servers:
+            server.wait_for("round 2/40", PATIENCE_S)
+        shown = []
+        for server in servers:
+            with Scraper({"": [lambda s=server: s.metrics_url]}) as scraper:  # type: ignore[misc]
+                scraper.look()
+            shown.append(set(scraper.runs))
+        first, second = shown
+        assert not first & second
+        assert "of-before" in first
+        assert len(first) == 2
+        assert len(second) == 1
+        for server in servers:
+            server.signal(signal.SIGTERM)
+            assert server.wait(PATIENCE_S) == 143, server.log

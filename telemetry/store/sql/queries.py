@@ -114,11 +114,23 @@ def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
     mine, unheld = runs.c.owner == str(owner), _unheld(now, owner)
     last_ended = (
         select(runs.c.run_id)
-        .where(runs.c.ended_at.is_not(None), unheld)
+        .where(runs.c.ended_at.is_not(None), unheld, _comes_first(now, owner))
         .order_by(runs.c.ended_at.desc(), runs.c.run_id.desc())
         .limit(max_runs)
     )
     return oldest_first.where(or_(mine, runs.c.run_id.in_(last_ended)))
+
+
+def _comes_first(now: datetime, owner: Owner) -> ColumnElement[bool]:
+    """Whether it is ``owner`` among the living who shows the runs that nobody holds (`rules`)."""
+    first = (
+        select(runs.c.owner)
+        .where(or_(runs.c.owner == str(owner), ~_unheld(now, None)))
+        .order_by(runs.c.started_at, runs.c.run_id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    return func.coalesce(first, str(owner)) == str(owner)
 
 
 def _unheld(now: datetime, owner: Owner | None) -> ColumnElement[bool]:
