@@ -1,0 +1,74 @@
+"""HTML and SVG put together from elements: text is escaped on its way in, whoever wrote it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from html import escape
+from typing import Final
+
+Content = str | Iterable["str | None"] | None
+"""Text, which is escaped; `Html`, which is not; several of them; nothing."""
+Attribute = str | int | float | bool | None
+
+_VOID: Final = frozenset({"br", "hr", "meta", "line", "rect", "circle", "path", "polyline", "use"})
+"""Elements that have no end tag: HTML's own, and those of SVG without content."""
+_SVG_EMPTY: Final = _VOID - {"br", "hr", "meta"}
+_NOT_ALLOWED: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""Characters that a document must not contain, even escaped."""
+
+
+class Html(str):
+    """Markup that goes out as it is: made by `element` and `joined` only."""
+
+    __slots__ = ()
+
+
+def element(name: str, *contents: Content, **attributes: Attribute) -> Html:
+    """An element. In names of attributes ``_`` stands for ``-``, and one at the end is dropped.
+
+    Attributes that are None or False are left out, True stands without a value.
+    """
+    told = "".join(_attribute(key, value) for key, value in attributes.items())
+    if name in _SVG_EMPTY:
+        return Html(f"<{name}{told}/>")
+    if name in _VOID:
+        return Html(f"<{name}{told}>")
+    return Html(f"<{name}{told}>{joined(*contents)}</{name}>")
+
+
+def joined(*contents: Content) -> Html:
+    """Contents one after another."""
+    return Html("".join(_parts(contents)))
+
+
+def said(text: str | None) -> Html:
+    """Words from outside, in an element of their own: they cannot turn what stands around them."""
+    return element("bdi", " ".join((text or "").split()))
+
+
+def text_of(text: str) -> Html:
+    """Text as markup."""
+    return Html(escape(_NOT_ALLOWED.sub("\ufffd", text), quote=True))
+
+
+def _parts(contents: Iterable[Content]) -> Iterable[str]:
+    for content in contents:
+        if content is None:
+            continue
+        if isinstance(content, Html):
+            yield content
+        elif isinstance(content, str):
+            yield text_of(content)
+        else:
+            yield from _parts(content)
+
+
+def _attribute(key: str, value: Attribute) -> str:
+    if value is None or value is False:
+        return ""
+    name = key.rstrip("_").replace("_", "-")
+    if value is True:
+        return f" {name}"
+    shown = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    return f' {name}="{text_of(shown)}"'
