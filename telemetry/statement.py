@@ -162,13 +162,13 @@ def _server(method: Method) -> Iterable[str]:
         yield "No energy of the server was metered: that is unknown and not zero."
         return
     taken = f"taken with {method.tracker} and " if method.tracker else ""
-    sensors = listed([_SENSOR[sensor] for sensor in method.server_sensors])
+    sensors = listed([SENSOR_WORDS[sensor] for sensor in method.server_sensors])
     share = method.server_metered_share
     covers = "" if share is None else f"; this covers {percent(min(1.0, share))} of the time"
     yield f"The server's energy is that of {_of_scope(method)}, {taken}{sensors}{covers}."
 
 
-_SENSOR: Final[Mapping[Sensor, str]] = {
+SENSOR_WORDS: Final[Mapping[Sensor, str]] = {
     "rapl": "measured by the processor's energy counters (RAPL)",
     "nvml": "measured by the graphics card (NVML)",
     "mixed": "partly measured by power sensors and partly modelled",

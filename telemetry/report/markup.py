@@ -11,9 +11,8 @@ Content = str | Iterable["str | None"] | None
 """Text, which is escaped; `Html`, which is not; several of them; nothing."""
 Attribute = str | int | float | bool | None
 
-_VOID: Final = frozenset({"br", "hr", "meta", "line", "rect", "circle", "path", "polyline", "use"})
-"""Elements that have no end tag: HTML's own, and those of SVG without content."""
-_SVG_EMPTY: Final = _VOID - {"br", "hr", "meta"}
+_VOID: Final = frozenset({"br", "hr", "meta"})
+_SHAPES: Final = frozenset({"line", "rect", "circle", "path", "polyline"})
 _NOT_ALLOWED: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """Characters that a document must not contain, even escaped."""
 
@@ -24,17 +23,18 @@ class Html(str):
     __slots__ = ()
 
 
-def element(name: str, *contents: Content, **attributes: Attribute) -> Html:
+def element(tag: str, /, *contents: Content, **attributes: Attribute) -> Html:
     """An element. In names of attributes ``_`` stands for ``-``, and one at the end is dropped.
 
     Attributes that are None or False are left out, True stands without a value.
     """
     told = "".join(_attribute(key, value) for key, value in attributes.items())
-    if name in _SVG_EMPTY:
-        return Html(f"<{name}{told}/>")
-    if name in _VOID:
-        return Html(f"<{name}{told}>")
-    return Html(f"<{name}{told}>{joined(*contents)}</{name}>")
+    if tag in _VOID:
+        return Html(f"<{tag}{told}>")
+    inside = joined(*contents)
+    if tag in _SHAPES and not inside:
+        return Html(f"<{tag}{told}/>")
+    return Html(f"<{tag}{told}>{inside}</{tag}>")
 
 
 def joined(*contents: Content) -> Html:
