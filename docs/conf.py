@@ -23,6 +23,7 @@ html_theme = "furo"
 html_title = "fedserver-telemetry"
 html_static_path: list[str] = []
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 
 autodoc_member_order = "bysource"

@@ -12,7 +12,7 @@ from fedserver.artefacts import write_artefacts
 from fedserver.assemble import Server
 from fedserver.checkpoint import remove_checkpoint
 from fedserver.config import ServerConfig
-from fedserver.leftovers import keep
+from fedserver.leftovers import keep_rest
 from fedserver.loop import LoopResult
 from fedserver.resuming import folder_of
 from fedserver.stopping import StopSignal
@@ -34,7 +34,7 @@ DISCONNECT_GRACE_S: Final = 5.0
 """How long an ordinary end waits for clients that are still busy."""
 FINAL_WRITE_S: Final = 2.0
 """How long an ordinary end waits for the store once more, after lingering."""
-SIGNAL_WRITE_S: Final = 1.0
+SIGNAL_WRITE_S: Final = 0.6
 """How long an end by a signal waits for the store: the process is gone within two seconds."""
 FINAL_SEND_S: Final = 5.0
 """How long an ordinary end waits for the telemetry service, after lingering."""
@@ -108,18 +108,11 @@ def tell_again(
     return whole
 
 
-def let_go(config: ServerConfig, server: Server) -> None:
+def let_go(config: ServerConfig, server: Server, stop: StopSignal) -> None:
     """Last of all: keep what the store would not take, and give up the run."""
-    recorder = server.recorder
-    if not recorder.delivered() and recorder.ending is not None:
-        rounds, run_id = recorder.leftovers(), recorder.run.run_id
-        try:
-            path = keep(config.model.output_dir / run_id, run_id, rounds, recorder.ending)
-        except OSError as error:
-            logger.error("%d round(s) are lost: %s", len(rounds), error)
-        else:
-            logger.warning("%d round(s) are kept in %s for the next start", len(rounds), path)
-    recorder.release()
+    delivered = keep_rest(config.model.output_dir, server.recorder)
+    if delivered or not stop.is_set:  # a signal's two seconds; a dead process is released anyway
+        server.recorder.release()
 
 
 def end_sending(sender: Sender, hurried: Callable[[], bool] = lambda: False) -> None:

@@ -111,7 +111,7 @@ def run_server(
         sender = sender_of(config, store, server.recorder)
         http = bind_http(config, store, server.recorder, refusals, sender=sender)
         check(server.recorder.start, TelemetryError, "telemetry.database_url")
-        stack.callback(let_go, config, server)
+        stack.callback(let_go, config, server, stop)
         if sender is not None:
             stack.callback(end_sending, sender, lambda: stop.is_set)
             sender.start()

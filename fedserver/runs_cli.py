@@ -68,7 +68,7 @@ def list_runs(store: StoreOption = None, config: FileOption = None) -> None:
                 run.status,
                 local_time(run.info.started_at),
                 run.info.strategy,
-                f"{sum(run.totals.rounds.values())}/{run.info.rounds_planned or '?'}",
+                f"{_played_to_the_end(run)}/{run.info.rounds_planned or '?'}",
                 grams(run.totals.total_emissions_kg) if run.info.tracked else "not tracked",
             )
         console().print(table)
@@ -205,6 +205,11 @@ def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
     if run.ended_at is not None:
         lines.append(f"seal       {run.sha256 or 'none: recorded before there were seals'}")
     return lines
+
+
+def _played_to_the_end(run: StoredRun) -> int:
+    """Round numbers: an interrupted round is played again when its run goes on."""
+    return sum(count for status, count in run.totals.rounds.items() if status != "interrupted")
 
 
 def _not_completed(run: StoredRun) -> str:

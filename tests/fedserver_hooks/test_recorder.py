@@ -18,7 +18,7 @@ from fedserver_hooks.recorder import RoundRecorder
 from telemetry.domain import Owner, RoundRecord
 from telemetry.errors import StoreError
 from telemetry.store.memory import InMemoryStore
-from tests.fedserver_hooks.fakes import HandClock, recorder
+from tests.fedserver_hooks.fakes import T0, HandClock, recorder
 
 
 def play(book: RoundRecorder, clock: HandClock, rounds: int = 3) -> None:
@@ -80,6 +80,26 @@ def test_a_round_knows_its_clients_phases_and_metrics() -> None:
     assert dict(record.train_metrics) == {"loss": 1.0}
     assert dict(record.evaluate_metrics) == {"accuracy": 0.1}
     assert record.closed
+
+
+def test_the_bytes_of_a_round_are_those_of_both_its_phases() -> None:
+    """To each client and from it, training and evaluation added; unknown where nobody counted."""
+    store = InMemoryStore()
+    book = recorder(store)
+    book.start()
+    book.begin_round(1)
+    book.sent("train", [1, 2], size_bytes=100)
+    book.replied(1, "train", T0, 90)
+    book.sent("evaluate", [1], size_bytes=70)
+    book.replied(1, "evaluate", T0, 5)
+    book.begin_round(2)
+    book.sent("train", [1, 2])
+    book.replied(1, "train", T0)
+    book.finish("completed")
+    first, second = (store.round(book.run.run_id, number) for number in (1, 2))
+    assert [(p.bytes_to, p.bytes_from) for p in first.participants] == [(170, 95), (100, None)]
+    assert (first.bytes_to_clients, first.bytes_from_clients) == (270, 95)
+    assert (second.bytes_to_clients, second.bytes_from_clients) == (None, None)
 
 
 def test_a_client_that_sends_its_running_total_is_marked_and_told_of_once(warnings: Any) -> None:
