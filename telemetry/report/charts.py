@@ -27,6 +27,8 @@ MOST_BARS: Final = 60
 MOST_MARKERS: Final = 60
 TOWERING: Final = 3.0
 """A set-up so many times the highest round would hide the rounds: it is told, not drawn."""
+NEAR: Final = 1.5
+"""A budget so many times what was spent would press the rounds together: it is told, not drawn."""
 _HATCH: Final = "clients-hatch"
 
 
@@ -180,14 +182,10 @@ def value_against_emissions(facts: Facts, units: Units) -> Html | None:
     found = [(step, step.spent_kg * factor) for step in value.steps if step.spent_kg is not None]
     if not found:
         return None
-    budget_kg = facts.run.info.budget_kg
-    budget = None if not budget_kg else budget_kg * factor
-    last = found[-1][1]
-    near = budget is not None and budget <= 1.5 * last
-    x = scale(
-        [spent for _, spent in found] + ([budget] if budget is not None and near else []),
-        LEFT, RIGHT, from_zero=True, most_ticks=7,
-    )  # fmt: skip
+    budget_kg = drawn_budget_kg(facts)
+    budget = [] if budget_kg is None else [budget_kg * factor]
+    spent_so_far = [spent for _, spent in found]
+    x = scale([*spent_so_far, *budget], LEFT, RIGHT, from_zero=True, most_ticks=7)
     y = scale([step.value for step, _ in found], BOTTOM, TOP, from_zero=False)
     points = [(x(spent), y(step.value)) for step, spent in found]
     line = " ".join(f"{across:.1f},{up:.1f}" for across, up in points)
@@ -196,7 +194,7 @@ def value_against_emissions(facts: Facts, units: Units) -> Html | None:
         f"{value.metric} against cumulative emissions",
         _told_value(value, found, units),
         frame(x, y, f"{units.co2eq} since the start", value.metric),
-        _budget_line(x(budget)) if budget is not None and near else None,
+        [_budget_line(x(at)) for at in budget],
         element("polyline", points=line, class_="line") if len(points) > 1 else None,
         [_point(at, step) for at, (step, _) in zip(points, found, strict=True)]
         if len(points) <= MOST_MARKERS
@@ -207,6 +205,12 @@ def value_against_emissions(facts: Facts, units: Units) -> Html | None:
             if step is value.best
         ],
     )
+
+
+def drawn_budget_kg(facts: Facts) -> float | None:
+    """The budget, where it is near enough to be a line in the plot."""
+    budget, spent = facts.run.info.budget_kg, facts.total_kg
+    return budget if budget and spent is not None and budget <= NEAR * spent else None
 
 
 def _point(at: tuple[float, float], step: Step) -> Html:

@@ -8,13 +8,14 @@ from typing import Final
 from telemetry.domain import SERVER_PHASES, ServerPhase
 from telemetry.report.charts import (
     drawn_blocks,
+    drawn_budget_kg,
     emissions_by_round,
     share_bar,
     swatch,
     value_against_emissions,
 )
 from telemetry.report.facts import Facts
-from telemetry.report.figures import UNKNOWN, Units, figure, percent, short
+from telemetry.report.figures import UNKNOWN, Units, decimals_for, figure, percent, short
 from telemetry.report.markup import Content, Html, element, joined, said
 from telemetry.report.parts import Section, paragraph, plot_figure
 from telemetry.report.tables import (
@@ -85,14 +86,14 @@ def _value(facts: Facts, units: Units) -> Html | None:
         why = "no round has it" if value is None else "the emissions behind its rounds are unknown"
         return paragraph("No plot of ", said(name), " against emissions: ", why, ".", kind="note")
     where = "the clients' evaluation" if value.split == "evaluate" else "training"
-    budget = facts.run.info.budget_kg
     caption = joined(
         _strong(said(value.metric), " against cumulative emissions"),
         f", from {where}, set-up and every attempt included; it begins at the first value and its axis "
         f"need not begin at 0. Best {short(value.best.value)} in round {value.best.round}.",
     )
     legend: list[tuple[Html, Content]] = [(swatch("line"), "a round"), (swatch("best"), "the best")]
-    if budget:
+    budget = drawn_budget_kg(facts)
+    if budget is not None:
         legend.append((swatch("budget"), joined("budget, ", figure(budget, unit=units.emissions))))
     return plot_figure(picture, caption, legend)
 
@@ -112,6 +113,7 @@ def _phases(facts: Facts, units: Units) -> Html | None:
         return None
     greatest = max(known)
     unit = units.energy
+    places = decimals_for([greatest * unit.factor])
 
     def bar(phase: ServerPhase) -> Html:
         kwh = energies.get(phase)
@@ -127,7 +129,7 @@ def _phases(facts: Facts, units: Units) -> Html | None:
         Column(
             heading=unit.name,
             cell=lambda phase: figure(
-                energies.get(phase), f"phase_energy_kwh.{phase}", unit, bare=True
+                energies.get(phase), f"phase_energy_kwh.{phase}", unit, decimals=places, bare=True
             ),
         ),
         Column(heading="Share", cell=part),

@@ -137,7 +137,7 @@ def _rejected(facts: Facts) -> Html | None:
     more = sum(facts.clients.rejections.values()) - len(rows)
     rest = f" The first {MOST_LISTED}; {more} more are in the exports." if more > 0 else ""
     caption = joined(element("strong", "Rejected reports"), f" with their values.{rest}")
-    return scrolling(table(caption, columns, rows, class_="small"), "Rejected reports")
+    return scrolling(table(caption, columns, rows, class_="small listed"), "Rejected reports")
 
 
 def _marks(facts: Facts, units: Units) -> Html | None:

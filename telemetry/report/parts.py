@@ -54,9 +54,9 @@ def plot_figure(
     entries = [element("li", sample, words) for sample, words in legend]
     return element(
         "figure",
-        element("ul", entries, class_="legend") if entries else None,
-        element("div", picture, class_="canvas"),
         element("figcaption", caption),
+        element("ul", entries, class_="legend") if entries else None,
+        picture,
     )
 
 
