@@ -79,8 +79,8 @@ def busy_round(number: int, **facts: Any) -> RoundRecord:
         "e": "failed", "f": "negative" if number % 2 else "implausible",
     }  # fmt: skip
     for node, what in came.items():
-        size = {"bytes_to": 40_000_000, "bytes_from": 39_999_123}
-        participants.append(replace(make_participant(node, what), **size))
+        part = make_participant(node, what)
+        participants.append(replace(part, bytes_to=40_000_000, bytes_from=39_999_123))
         if what in ("missing", "failed"):
             continue
         told: dict[str, Any] = {"reported_round": number}
