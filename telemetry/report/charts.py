@@ -27,6 +27,7 @@ MOST_BARS: Final = 60
 MOST_MARKERS: Final = 60
 TOWERING: Final = 3.0
 """A set-up so many times the highest round would hide the rounds: it is told, not drawn."""
+LONGEST_NAME: Final = 24
 NEAR: Final = 1.5
 """A budget so many times what was spent would press the rounds together: it is told, not drawn."""
 _HATCH: Final = "clients-hatch"
@@ -193,7 +194,7 @@ def value_against_emissions(facts: Facts, units: Units) -> Html | None:
         "plot-value",
         f"{value.metric} against cumulative emissions",
         _told_value(value, found, units),
-        frame(x, y, f"{units.co2eq} since the start", value.metric),
+        frame(x, y, f"{units.co2eq} since the start", _fitting(value.metric)),
         [_budget_line(x(at)) for at in budget],
         element("polyline", points=line, class_="line") if len(points) > 1 else None,
         [_point(at, step) for at, (step, _) in zip(points, found, strict=True)]
@@ -205,6 +206,11 @@ def value_against_emissions(facts: Facts, units: Units) -> Html | None:
             if step is value.best
         ],
     )
+
+
+def _fitting(name: str) -> str:
+    """A name that has room beside its axis; the caption has it whole."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def drawn_budget_kg(facts: Facts) -> float | None:

@@ -13,8 +13,10 @@ Attribute = str | int | float | bool | None
 
 _VOID: Final = frozenset({"br", "hr", "meta"})
 _SHAPES: Final = frozenset({"line", "rect", "circle", "path", "polyline"})
-_NOT_ALLOWED: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""Characters that a document must not contain, even escaped."""
+_NOT_ALLOWED: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+"""Characters that a document must not contain, even escaped, and such as turn around what follows."""
 
 
 class Html(str):
