@@ -39,8 +39,7 @@ def report(
 ) -> None:
     """A run's emissions report: one HTML file to read, to print and to attach.
 
-    Figures, plots, rounds, method, coverage, what is not in the figure, the seal, how to cite it. It
-    holds no script, asks for nothing outside, and is the same byte by byte whenever it is made.
+    Figures, plots, rounds, method, coverage, boundary, seal and citation, without script or network.
     """
     from fedserver.ending import country_name
 
