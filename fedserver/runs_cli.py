@@ -21,10 +21,12 @@ from fedserver.runs_common import (
     local_time,
     opened_store,
     resolved_run,
+    saved,
 )
 from fedserver.runs_compare import compare_runs, value_lines
 from fedserver.runs_delete import delete
 from fedserver.runs_recost import recost
+from fedserver.runs_report import report
 from fedserver.runs_sci import sci
 from fedserver.runs_verify import verify
 from fedserver.saying import InertStream, say
@@ -44,7 +46,7 @@ from telemetry.statement import statement
 from telemetry.store import Store
 
 runs = typer.Typer(
-    help="List, show, export, compare, re-cost, verify and delete recorded runs.",
+    help="List, show, report, export, compare, re-cost, verify and delete recorded runs.",
     no_args_is_help=True,
 )
 
@@ -136,6 +138,7 @@ def export(
 
 runs.command("compare")(compare_runs)
 runs.command("recost")(recost)
+runs.command("report")(report)
 runs.command("sci")(sci)
 runs.command("verify")(verify)
 runs.command("delete")(delete)
@@ -150,12 +153,8 @@ def _written(form: Format, store: Store, run_id: str, output: Path | None) -> No
             return form.write(store, run_id, cast(TextIO, InertStream(out)))
         with progress("export", unit="lines") as tell:
             return form.write_telling(store, run_id, out, tell)
-    try:
-        with progress("export", unit="lines") as tell:
-            return form.save(store, run_id, output, tell)
-    except OSError as error:
-        text = f"cannot write {output}: {error.strerror or error}"
-        raise ConfigError([Problem(path="--output", text=text, source="")]) from error
+    with progress("export", unit="lines") as tell:
+        return saved(form, store, run_id, output, tell)
 
 
 # --- words and tables ----------------------------------------------------------------------------

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
+from fedserver.errors import ConfigError, Problem
 from fedserver.saying import InertConsole, say
 from telemetry.domain import StoredRun
+from telemetry.exporters.base import Format, Notes
+from telemetry.progress import Tell, nobody
 from telemetry.selection import resolve_run
 from telemetry.store import Store, open_store
 
@@ -85,3 +88,12 @@ def resolved_run(store: Store, wanted: str) -> StoredRun:
     if wanted == "latest":
         say(f"latest is {run.run_id} ({run.info.run_name})", err=True)
     return run
+
+
+def saved(form: Format, store: Store, run_id: str, output: Path, tell: Tell = nobody) -> Notes:
+    """Write a run to a file of the user's choice."""
+    try:
+        return form.save(store, run_id, output, tell)
+    except OSError as error:
+        text = f"cannot write {output}: {error.strerror or error}"
+        raise ConfigError([Problem(path="--output", text=text, source="")]) from error
