@@ -15,21 +15,18 @@ from telemetry.errors import OpenAddress
 from telemetry.exporters.prometheus import EmissionsCollector, metrics_registry
 from telemetry.service import faults, problems
 from telemetry.service.access import ApiAccess, KnownTokens, RateLimit
-from telemetry.service.app import GZIP_LEVEL, auth_failures_counter
+from telemetry.service.app import API, GZIP_LEVEL, add_pages, auth_failures_counter
 from telemetry.service.description import describe
 from telemetry.service.guards import HostCheck, SecurityHeaders, is_loopback
 from telemetry.service.ingest import Ingest
 from telemetry.service.request_log import RequestLog
 from telemetry.service.routes.health import health_router
-from telemetry.service.routes.login import login_router
 from telemetry.service.routes.metrics import metrics_router
-from telemetry.service.routes.page import page_router
 from telemetry.service.routes.read import read_router
 from telemetry.service.routes.ready import ready_router
 from telemetry.service.routes.write import write_router
 from telemetry.store.base import Store
 
-API: Final = "/api/v1"
 REQUESTS_PER_S: Final = 500.0
 """Of each token; twice as many at once."""
 
@@ -89,8 +86,7 @@ def create_service(
     )
     problems.install(app)
     faults.install(app)
-    collector = EmissionsCollector(store)
-    registry = metrics_registry(collector)
+    registry = metrics_registry(EmissionsCollector(store))
     registry.register(auth_failures)
     app.include_router(health_router())
     app.include_router(ready_router(store, ingest))
@@ -99,8 +95,6 @@ def create_service(
     )
     app.include_router(write_router(ingest, access), prefix=API)
     app.include_router(read_router(store, access), prefix=API)
-    # For people: no part of the interface that is described.
-    app.include_router(page_router(collector.views, access), include_in_schema=False)
-    app.include_router(login_router(access), include_in_schema=False)
+    add_pages(app, store, access)
     describe(app)
     return app

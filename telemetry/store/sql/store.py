@@ -12,7 +12,7 @@ from datetime import datetime
 from threading import Lock
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, RowMapping, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from telemetry.domain import (
@@ -419,10 +419,14 @@ class SqlStore:
             ]
             detailed = rules.detailed_runs(chosen, max_runs)
             rows = connection.execute(queries.exposed_rounds(detailed, max_rounds)).all()
-        by_run: dict[str, list[RoundSummary]] = {run.run_id: [] for run in chosen}
-        for row in rows:
-            by_run[row[0]].append(mapping.summary_from_row(tuple(row)))
-        return [_expose(run, by_run[run.run_id]) for run in chosen]
+        return _exposed(chosen, rows)
+
+    def latest(self, runs: Sequence[StoredRun], *, max_rounds: int) -> Sequence[ExposedRun]:
+        """See `Store.latest`: one query for all rounds."""
+        ids = [run.run_id for run in runs]
+        with self._reading() as connection:
+            rows = connection.execute(queries.exposed_rounds(ids, max_rounds)).all()
+        return _exposed(runs, rows)
 
     def check(self) -> None:
         """See `Store.check`."""
@@ -583,6 +587,13 @@ def _replaces(connection: Connection, record: RoundRecord, revision: int, closed
             if stored is None and rules.same_figures(record, _load_summary(connection, key)):
                 return False
             raise RoundConflict(record.run_id, record.round, record.attempt)
+
+
+def _exposed(runs: Sequence[StoredRun], rows: Sequence[Row[Any]]) -> list[ExposedRun]:
+    by_run: dict[str, list[RoundSummary]] = {run.run_id: [] for run in runs}
+    for row in rows:
+        by_run[row[0]].append(mapping.summary_from_row(tuple(row)))
+    return [_expose(run, by_run[run.run_id]) for run in runs]
 
 
 def _expose(run: StoredRun, rounds: list[RoundSummary]) -> ExposedRun:
