@@ -57,7 +57,8 @@ class Bound:
 
     def has(self, path: Path) -> bool:
         """Whether the value is there: not None, not False, not empty."""
-        return self.at(path) not in (None, False, "", [], {})
+        value = self.at(path)
+        return bool(value) or (value == 0 and value is not False)
 
     def when(self, path: Path, body: str, tag: str = "div", **attributes: str) -> str:
         """An element that is there only while the value is."""

@@ -14,7 +14,8 @@ UNKNOWN: Final = "–"
 MOST_DECIMALS: Final = 9
 GROUPED_FROM: Final = 10_000
 SMALLEST: Final = 1e-4
-"""Below it a figure is shown with an exponent."""
+GREATEST: Final = 1e15
+"""Beyond these a figure is shown with an exponent."""
 
 FACTORS: Final[Mapping[str, float]] = MappingProxyType(
     {
@@ -35,17 +36,18 @@ def short(value: float, decimals: int | None = None) -> str:
 
     What is not 0 never looks like 0.
     """
+    size = abs(value)
+    if size == 0 and decimals is None:
+        return "0"
+    if size >= GREATEST:
+        return _exponential(value)
     if decimals is not None:
         text = _fixed(value, decimals)
         return short(value) if value and not text.strip("-0.,") else text
-    size = abs(value)
-    if size == 0:
-        return "0"
     if size >= GROUPED_FROM:
         return _fixed(value, 0)
     if size < SMALLEST:
-        mantissa, _, exponent = f"{value:.2e}".partition("e")
-        return f"{mantissa}e{int(exponent)}"
+        return _exponential(value)
     text = _fixed(value, 3 - _exponent(size))
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -76,6 +78,11 @@ def _fixed(value: float, decimals: int) -> str:
     """Rounded from the exact value, halves away from zero, thousands apart."""
     step = Decimal(1).scaleb(-decimals)
     return format(Decimal(value).quantize(step, ROUND_HALF_UP), ",f")
+
+
+def _exponential(value: float) -> str:
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def _exponent(size: float) -> int:

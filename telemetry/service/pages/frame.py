@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Final
 
 from telemetry.service.html import text
@@ -35,10 +37,15 @@ def sentence(heading: str, said: str) -> str:
     return page(f"<h1>{text(heading)}</h1>\n<p>{text(said)}</p>", back=True)
 
 
-def head(*columns: tuple[str, str]) -> str:
-    """The head of a table: (name, class) of each column."""
-    cells = "".join(f'<th scope="col"{_class(kind)}>{text(name)}</th>' for name, kind in columns)
-    return f"<thead><tr>{cells}</tr></thead>"
+def head(*columns: tuple[str, str], metrics: Sequence[tuple[str, str]] = ()) -> str:
+    """The head of a table: (name, class) of each column, then (name, split) of training metrics."""
+    cells = [f'<th scope="col"{_class(kind)}>{text(name)}</th>' for name, kind in columns]
+    cells += [
+        f'<th scope="col" class="num" data-metric="{text(json.dumps([name, split]))}">'
+        f"{text(f'{name} ({split})')}</th>"
+        for name, split in metrics
+    ]
+    return f"<thead><tr>{''.join(cells)}</tr></thead>"
 
 
 def table(label: str, rows_head: str, body: str, table_id: str, kind: str = "") -> str:

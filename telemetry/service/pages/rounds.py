@@ -45,7 +45,6 @@ def rounds_table(part: Slice) -> str:
         ("Reported", "num"),
         ("Coverage, %", "num"),
         *((name, "num") for name, _, _ in _FIGURES),
-        *((f"{name} ({split})", "num") for name, split in part.metrics),
     )
     paths: dict[Path, str] = {"duration_s": "seconds"}
     paths |= {path: kind for _, path, kind in _FIGURES}
@@ -59,7 +58,7 @@ def rounds_table(part: Slice) -> str:
     return (
         '<section aria-labelledby="rounds-name"><h2 id="rounds-name">Rounds</h2>'
         f"{'' if part.rows else empty}"
-        f"{table('Rounds', head(*columns), body, 'rounds', 'even')}{_pages(part)}</section>"
+        f"{table('Rounds', head(*columns, metrics=part.metrics), body, 'rounds', 'even')}{_pages(part)}</section>"
     )
 
 

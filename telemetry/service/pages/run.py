@@ -48,9 +48,10 @@ def _heading(run: Bound) -> str:
         ("Strategy", f"<bdi>{run.show('run.strategy')}</bdi>"),
         ("Privacy", f"<bdi>{run.show('run.privacy')}</bdi>"),
         ("Started", run.show("run.started_at", "moment")),
-        ("Ended", run.show("ended_at", "moment")),
     )
+    ended = f"<dt>Ended</dt><dd>{run.show('ended_at', 'moment')}</dd>"
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
+    listed += run.when("ended_at", ended)
     return (
         f"<h1><bdi>{run.show('run.run_name')}</bdi> {run.state('status')}</h1>\n"
         f'<dl class="facts">{listed}</dl>\n'

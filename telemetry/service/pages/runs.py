@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from telemetry.service.html import text
 from telemetry.service.pages.bound import Bound
-from telemetry.service.pages.frame import TITLE, head, page
+from telemetry.service.pages.frame import head, page
 
 SCRIPT: Final = "runs.js"
 _COLUMNS: Final = (
@@ -16,7 +16,7 @@ _COLUMNS: Final = (
     ("Rounds", "num"),
     ("CO2eq", ""),
     ("Coverage", ""),
-    ("Metrics of the last round", ""),
+    ("Metrics", ""),
 )
 
 
@@ -34,7 +34,7 @@ def runs_page(answer: Mapping[str, Any], address: str) -> str:
         "<code>fedserver run</code>, or <code>fedserver demo</code> for a trial.</p>"
     )
     return page(
-        f'<h1>{TITLE}: runs</h1>\n<div id="page" data-address="{text(address)}">'
+        f'<h1>Runs</h1>\n<div id="page" data-address="{text(address)}">'
         f"{bound.when('runs', table)}"
         f"{bound.unless('runs', nothing, class_='empty')}"
         f"{older}{first}</div>\n{_NOTES}",
@@ -81,7 +81,7 @@ def _name(run: Bound) -> str:
 def _emissions(run: Bound) -> str:
     measured = (
         f'<span class="figure">{run.show("so_far.emissions_kg", "grams", " g")}</span>'
-        + run.when("so_far.modelled", "modelled", "small")
+        + run.when("so_far.emissions_kg", run.when("so_far.modelled", "modelled", "small"))
         + run.when(
             "so_far.communication_emissions_kg_estimated",
             "+ "
@@ -109,9 +109,7 @@ def _coverage(run: Bound) -> str:
         f"{run.show('so_far.reported', 'count')} of {run.show('so_far.participants', 'count')}"
         " clients"
     )
-    return run.show("so_far.coverage", "percent", " %") + run.when(
-        "so_far.participants", of, "small"
-    )
+    return run.show("so_far.coverage", "percent", " %") + run.when("so_far.coverage", of, "small")
 
 
 def _metric(metric: Bound) -> str:
@@ -133,7 +131,7 @@ def _kind(kind: str) -> str:
 _NOTES: Final = (
     '<footer class="notes"><p>CO2eq is what is known of the server and of its clients. '
     "“Modelled” says that no sensor measured the server’s energy. Coverage is the share of a "
-    "round’s clients that reported theirs. Estimates stand beside the measured figure and are "
+    "round’s clients that reported theirs; metrics are those of the last round. Estimates stand beside the measured figure and are "
     'not part of it. Prometheus reads <a href="/metrics">/metrics</a>, programs read '
     '<a href="/api/v1/openapi.json">the interface</a>.</p></footer>'
 )
