@@ -8,6 +8,8 @@ same interface: it finds the attributes that are written here and needs to know 
 ``data-if``       the element is there only if the value at this path is (not null, false or empty)
 ``data-unless``   and not if it is
 ``data-each``     one copy of the element's template for each item at this path
+``data-even``     columns of such items, (path, kind) each, whose figures get equally many decimals
+``data-together`` likewise, where each column is a list of figures of this one item
 ``data-link``     the item's run id, for the address of a link
 ``data-state``    a word at this path, for the style sheet
 """
@@ -70,6 +72,17 @@ class Bound:
             tag, f' data-unless="{_written(path)}"', not self.has(path), attributes, body
         )
 
+    def together(
+        self, tag: str, columns: Sequence[Mapping[Path, str]], body: Callable[[Bound], str]
+    ) -> str:
+        """An element in which the figures of each of these columns stand below one another."""
+        decimals: dict[Path, int | None] = {}
+        for column in columns:
+            found = even(_scaled_at(path, kind, self._source) for path, kind in column.items())
+            decimals |= dict.fromkeys(column, found)
+        said = text(json.dumps(list(map(_listed, columns))))
+        return f'<{tag} data-together="{said}">{body(Bound(self._source, decimals))}</{tag}>'
+
     def state(self, path: Path) -> str:
         """A word as a mark, such as a status."""
         value = self.at(path)
@@ -123,6 +136,10 @@ def _names(path: Path) -> Sequence[str]:
 
 def _key(path: Path) -> str:
     return path if isinstance(path, str) else json.dumps(path)
+
+
+def _listed(paths: Mapping[Path, str]) -> list[tuple[str, str]]:
+    return [(_key(path), kind) for path, kind in paths.items()]
 
 
 def _written(path: Path) -> str:

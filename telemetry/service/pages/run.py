@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from telemetry.exporters import FORMATS
 from telemetry.service.html import text
-from telemetry.service.pages.bound import Bound
+from telemetry.service.pages.bound import Bound, Path
 from telemetry.service.pages.frame import head, page, table
 from telemetry.service.pages.rounds import Slice, rounds_table
 
@@ -71,14 +71,22 @@ def _tiles(run: Bound) -> str:
     emissions = _tile(
         "CO2eq so far",
         run.show("so_far.emissions_kg", "grams", " g"),
-        run.when("so_far.modelled", modelled, "small")
-        + run.unless("so_far.modelled", sensor, "small"),
+        run.when(
+            "so_far.emissions_kg",
+            run.when("so_far.modelled", modelled, "small")
+            + run.unless("so_far.modelled", sensor, "small"),
+        )
+        + run.unless("so_far.emissions_kg", "nothing is known yet", "small"),
     )
     coverage = _tile(
         "Coverage, last round",
         run.show("so_far.coverage", "percent", " %"),
-        f"<small>{run.show('so_far.reported', 'count')} of "
-        f"{run.show('so_far.participants', 'count')} clients reported</small>",
+        run.when(
+            "so_far.coverage",
+            f"{run.show('so_far.reported', 'count')} of "
+            f"{run.show('so_far.participants', 'count')} clients reported",
+            "small",
+        ),
     )
     budget = _tile(
         "Budget used",
@@ -91,13 +99,22 @@ def _tiles(run: Bound) -> str:
         "Rounds",
         run.show("so_far.rounds_done", "count")
         + run.when("run.rounds_planned", f" of {run.show('run.rounds_planned', 'count')}", "span"),
-        f"<small>{run.show('so_far.connected', 'count')} clients connected</small>",
+        run.when(
+            "so_far.connected",
+            f"{run.show('so_far.connected', 'count')} clients connected",
+            "small",
+        ),
     )
     best = _tile(
         f"Best <bdi>{run.show('account.best.metric')}</bdi>",
         run.show("account.best.value", "number"),
-        f"<small>in round {run.show('account.best.round', 'count')}, after "
-        f"{run.show('account.best.spent_kg', 'grams', ' g')}</small>",
+        f"<small>in round {run.show('account.best.round', 'count')}"
+        + run.when(
+            "account.best.spent_kg",
+            f", after {run.show('account.best.spent_kg', 'grams', ' g')}",
+            "span",
+        )
+        + "</small>",
     )
     epsilon = _tile("Privacy spent", f"ε {run.show('so_far.privacy_epsilon', 'number')}", "")
     return (
@@ -118,31 +135,40 @@ def _tile(name: str, figure: str, notes: str) -> str:
 # --- what it is made of ----------------------------------------------------------------------------
 
 
+_PARTS: Final = (
+    ("Server", "so_far.server_emissions_kg", "so_far.server_energy_kwh"),
+    ("Clients", "so_far.clients_emissions_kg", "so_far.clients_energy_kwh"),
+)
+_TOTAL: Final = "so_far.emissions_kg"
+_PHASES: Final[Mapping[str, Path]] = {name: ("so_far", "phase_energy_kwh", name) for name in PHASES}
+
+
 def _split(run: Bound) -> str:
-    parts = (
-        ("Server", "so_far.server_emissions_kg", "so_far.server_energy_kwh"),
-        ("Clients", "so_far.clients_emissions_kg", "so_far.clients_energy_kwh"),
-    )
-    rows = "".join(
-        _line(name, run.show(kg, "grams"), run.show(kwh, "watt_hours")) for name, kg, kwh in parts
-    ) + _line("Measured total", run.show("so_far.emissions_kg", "grams"), "", kind="sum")
-    phases = "".join(
-        _line(
-            f"{name.capitalize()}<small>{what}</small>",
-            run.show(("so_far", "phase_energy_kwh", name), "watt_hours"),
+    def parts(own: Bound) -> str:
+        lines = [
+            _line(name, own.show(kg, "grams"), own.show(kwh, "watt_hours"))
+            for name, kg, kwh in _PARTS
+        ]
+        return "".join([*lines, _line("Measured total", own.show(_TOTAL, "grams"), "", kind="sum")])
+
+    def phases(own: Bound) -> str:
+        return "".join(
+            _line(f"{name.capitalize()}<small>{PHASES[name]}</small>", own.show(path, "watt_hours"))
+            for name, path in _PHASES.items()
         )
-        for name, what in PHASES.items()
-    )
+
+    grams: dict[Path, str] = dict.fromkeys([*(kg for _, kg, _ in _PARTS), _TOTAL], "grams")
+    energies: dict[Path, str] = dict.fromkeys((kwh for _, _, kwh in _PARTS), "watt_hours")
     by_part = table(
         "By component",
         head(("Component", ""), ("CO2eq, g", "num"), ("Energy, Wh", "num")),
-        f"<tbody>{rows}</tbody>",
+        run.together("tbody", (grams, energies), parts),
         "components",
     )
     by_phase = table(
         "The server by phase",
         head(("Phase of the server", ""), ("Energy, Wh", "num")),
-        f"<tbody>{phases}</tbody>",
+        run.together("tbody", (dict.fromkeys(_PHASES.values(), "watt_hours"),), phases),
         "phases",
     )
     note = (

@@ -36,7 +36,7 @@ export function at(item, path) {
  */
 export function bind(element, item, decimals = {}) {
   if (!(element instanceof HTMLElement)) return;
-  const { path, each, link, state, share } = element.dataset;
+  const { path, each, link, state, share, together } = element.dataset;
   if (element.dataset.if !== undefined) element.hidden = !has(item, element.dataset.if);
   if (element.dataset.unless !== undefined) element.hidden = has(item, element.dataset.unless);
   if (element.hidden && element.dataset.each === undefined && path === undefined) {
@@ -49,6 +49,7 @@ export function bind(element, item, decimals = {}) {
     const value = at(item, share);
     set(element, "value", value === null ? null : Math.min(1, value));
   }
+  for (const column of JSON.parse(together ?? "[]")) decimals = { ...decimals, ...inOneColumn(column, item) };
   if (each !== undefined) bindEach(element, at(item, each) ?? []);
   else if (path !== undefined) write(element, at(item, path), decimals[path] ?? null);
   else for (const child of element.children) bind(child, item, decimals);
@@ -80,6 +81,16 @@ function bindEach(element, items) {
     bind(copy, item, decimals);
   });
   there.slice(items.length).forEach((left) => left.remove());
+}
+
+/**
+ * @param {[string, string][]} figures  path and kind
+ * @param {any} item
+ * @returns {Decimals}
+ */
+function inOneColumn(figures, item) {
+  const decimals = even(figures.map(([path, kind]) => nullOr(at(item, path), kind)));
+  return Object.fromEntries(figures.map(([path]) => [path, decimals]));
 }
 
 /** @param {number | null} value @param {string} kind */

@@ -41,7 +41,7 @@ export class Figures {
   #chosen = "";
   #choice = make("select", { id: "metric" });
   #chooser = make("p", { class: "choose", hidden: "" }, make("label", { for: "metric" }, "Training metric"), this.#choice);
-  #waiting = make("p", { class: "empty" }, "Charts appear with the first round that closes.");
+  #waiting = make("p", { class: "empty" });
   #again = () => {};
 
   /** @param {HTMLElement} section */
@@ -65,6 +65,7 @@ export class Figures {
     this.#again = () => this.show(run, closed, metrics);
     const played = closed.filter((row) => row.round > 0);
     this.#waiting.hidden = closed.length > 0;
+    this.#waiting.textContent = run.ended_at ? "No round is there to draw." : "Charts appear with the first round that closes.";
     this.#offer([...new Set(metrics.map((metric) => metric.name))], run.run.value_metric);
     this.#showMetric(run, played);
     if (!run.run.tracked) return;

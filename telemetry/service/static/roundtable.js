@@ -58,7 +58,7 @@ export class RoundTable {
     this.#table.tHead?.rows[0]?.append(
       make("th", { scope: "col", class: "num", "data-metric": JSON.stringify([name, split]) }, `${name} (${split})`),
     );
-    const body = /** @type {HTMLElement} */ (this.#table.tBodies[0]);
+    const body = /** @type {HTMLTableSectionElement} */ (this.#table.tBodies[0]);
     const template = /** @type {HTMLTemplateElement} */ (body.querySelector("template"));
     for (const row of [template.content.firstElementChild, ...body.rows]) {
       row?.append(make("td", { class: "num" }, make("data", { "data-path": path, "data-as": "number" })));
