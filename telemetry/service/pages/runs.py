@@ -86,12 +86,14 @@ def _emissions(run: Bound) -> str:
             "so_far.communication_emissions_kg_estimated",
             "+ "
             + run.show("so_far.communication_emissions_kg_estimated", "grams", " g")
-            + " estimated for communication",
+            + " estimated for communication (allocated, estimated)",
             "small",
         )
         + run.when(
             "so_far.imputed_emissions_kg",
-            "+ " + run.show("so_far.imputed_emissions_kg", "grams", " g") + " imputed",
+            f"+ {run.show('so_far.imputed_emissions_kg', 'grams', ' g')} "
+            f"({run.show('so_far.imputed_low_emissions_kg', 'grams')} to "
+            f"{run.show('so_far.imputed_high_emissions_kg', 'grams')}) imputed for silent clients",
             "small",
         )
         + run.when(
