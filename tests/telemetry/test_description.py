@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.service.service import API, create_service
+from telemetry.service.app import API
+from telemetry.service.service import create_service
 from telemetry.store.memory import InMemoryStore
 from tests.telemetry.pages import app_of
 from tests.telemetry.test_service_process import service

@@ -166,6 +166,7 @@ def test_the_account_is_that_of_the_command_line_and_the_export(store: Store, ht
     assert found["statement"] == statement(store.run(RUN_ID), store.rounds(RUN_ID))
     assert found["method"] == json.loads(exported(store, "json"))["method"]
     last = list(store.rounds(RUN_ID))[-1]
+    assert last.total_emissions_kg is not None
     assert found["best"] == {
         "metric": "accuracy",
         "split": "evaluate",

@@ -418,9 +418,8 @@ def test_the_version_is_that_of_every_file(tmp_path: Any) -> None:
 def test_the_charting_library_is_the_one_that_was_taken() -> None:
     """Byte for byte, by the checksum beside it, and with its licences."""
     folder = FOLDER / "vendor"
-    listed = dict(
-        reversed(line.split()) for line in (folder / "SHA256SUMS").read_text().splitlines()
-    )
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    listed = {name: digest for digest, name in map(str.split, lines)}
     assert listed.keys() == {path.name for path in folder.glob("*.js")}
     for name, wanted in listed.items():
         assert sha256((folder / name).read_bytes()).hexdigest() == wanted
