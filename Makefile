@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help pictures demo test test-slow bench lint format examples lock clean
+.PHONY: help pictures dashboards docs reference demo env test test-slow bench lint format examples lock clean
 
 export FLWR_TELEMETRY_ENABLED := 0
 
@@ -15,6 +15,10 @@ BIN := .venv/bin
 WORKERS ?= 3
 READY := .venv/.ready
 SIMULATION := .venv/.simulation
+PYTORCH := .venv/.pytorch
+DOCS := .venv/.docs
+# Of examples/pytorch alone. The default package of Linux brings CUDA along; a CPU build is enough.
+TORCH ?= torch==2.13.0
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet \
 	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command "make lock"
@@ -29,7 +33,7 @@ test: lint ## lint, types and every test that is not slow
 	@.ci/debian-tools
 	@$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
-test-slow: $(SIMULATION) ## the tests that take minutes
+test-slow: $(SIMULATION) $(PYTORCH) $(DOCS) ## the tests that take minutes
 	@.ci/debian-tools
 	@$(BIN)/pytest -m slow
 
@@ -42,19 +46,36 @@ format: $(READY) ## let ruff correct what it can
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+env: ## .env with random secrets for docker compose; an existing one is left alone
+	@docker/make-env .env
+
 pictures: $(READY) ## make the pictures of the README again, from a real demo
 	@PYTHONPATH=$(CURDIR) $(BIN)/python docs/make_pictures.py
+
+docs: $(DOCS) ## the documentation site, in build/site
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/site
+	@echo "build/site/index.html"
+
+reference: $(READY) ## write docs/reference/ and docs/metrics.md again, from the code
+	@$(BIN)/python docs/make_reference.py
+	@$(BIN)/python docs/make_metrics.py
+
+dashboards: $(READY) ## write the Grafana dashboards again, from the catalogue of metrics
+	@$(BIN)/python -m grafana.build
 
 bench: $(READY) ## every benchmark; fails if one misses its target
 	@missed=(); for file in benchmarks/[a-z]*.py; do \
 		echo "== $$file"; $(BIN)/python "$$file" || missed+=("$$file"); done; \
 	if (($${#missed[@]})); then echo "missed: $${missed[*]}" >&2; exit 1; fi
 
-examples: $(SIMULATION) ## run every example that runs by itself
+examples: $(SIMULATION) $(PYTORCH) ## run every example that runs by itself
 	@for script in examples/*/run.sh; do echo "== $$script"; PATH="$(CURDIR)/$(BIN):$$PATH" bash "$$script"; done
 
 lock: $(READY) ## resolve pyproject.toml again; UPGRADE=--upgrade takes new versions
-	@$(LOCK) --extra demo --extra dp --extra postgres --group dev $(UPGRADE) --output-file requirements.lock
+	@$(LOCK) --extra demo --extra dp --extra postgres --extra grafana --group dev $(UPGRADE) --output-file requirements.lock
+	@$(LOCK) --extra demo --extra dp --extra postgres --extra grafana --constraint requirements.lock --output-file requirements-image.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group build --constraint requirements.lock --output-file requirements-build.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group docs --constraint requirements.lock --output-file requirements-docs.lock
 	@$(LOCK) --extra simulation --constraint requirements.lock $(UPGRADE) --output-file requirements-simulation.lock
 
 clean: ## remove what these targets made; runs and databases stay
@@ -72,4 +93,12 @@ $(READY): requirements.lock pyproject.toml
 # ray is large and only simulations need it: not in the lock of everybody.
 $(SIMULATION): $(READY) requirements-simulation.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-simulation.lock
+	@touch $@
+
+$(DOCS): $(READY) requirements-docs.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	@touch $@
+
+$(PYTORCH): $(READY)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$(TORCH)"
 	@touch $@

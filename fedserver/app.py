@@ -34,7 +34,9 @@ from flwr.serverapp import Grid, ServerApp
 from fedserver.artefacts import write_artefacts
 from fedserver.assemble import Bridge, recorded_strategy
 from fedserver.config import ServerConfig, load_config
+from fedserver.ending import closing_of, end_sending, finish_as_failed
 from fedserver.errors import ConfigError, Problem
+from fedserver.leftovers import keep_rest
 from fedserver.logs import set_up_logging
 from fedserver.loop import LoopResult, run_rounds
 from fedserver.preparing import (
@@ -45,7 +47,7 @@ from fedserver.preparing import (
     open_the_store,
     sender_of,
 )
-from fedserver.running import closing_of, end_sending, finish_as_failed, log_round
+from fedserver.running import log_round
 from fedserver.transport import NoInitialModel, SuperLinkGrid, TooFewClients
 from telemetry.errors import TelemetryError
 
@@ -116,6 +118,7 @@ def train(config: ServerConfig, grid: Grid) -> LoopResult:
         check(recorder.start, TelemetryError, "telemetry.database_url")
         atexit.register(recorder.finish, "interrupted")  # Flower ends the process on a signal
         stack.callback(recorder.release)
+        stack.callback(keep_rest, config.model.output_dir, recorder)
         if sender is not None:
             stack.callback(end_sending, sender)
             sender.start()

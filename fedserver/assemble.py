@@ -22,6 +22,7 @@ from fedserver.privacy.strategy import PrivateStrategy
 from fedserver.transport import BidiGrid, Certificates, Gate
 from fedserver_hooks.budget import BudgetWatch
 from fedserver_hooks.clock import Clock, SystemClock
+from fedserver_hooks.events import Watch
 from fedserver_hooks.meter import Meter, NullMeter
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.setup import factors_for, new_recorder, resumed_recorder, server_meter
@@ -113,15 +114,22 @@ def assemble(
     gate: Gate | None = None,
     certificates: Certificates | None = None,
     on_round_closed: Callable[[RoundRecord], None] | None = None,
+    watch: Watch | None = None,
     resume: str | None = None,
 ) -> Server:
     """Everything that a run needs, not yet started. Raises `TelemetryError` or `ValueError`.
 
-    ``resume`` is the id of a stored run to continue.
+    ``resume`` is the id of a stored run to continue. ``watch`` is handed what happens to the run.
     """
     clock = clock or SystemClock()
     recorder, strategy, budget = recorded_strategy(
-        config, store, meter=meter, clock=clock, on_round_closed=on_round_closed, resume=resume
+        config,
+        store,
+        meter=meter,
+        clock=clock,
+        on_round_closed=on_round_closed,
+        watch=watch,
+        resume=resume,
     )
     bridge = Bridge(recorder, behind_proxy=config.server.behind_proxy, labelled=gate is not None)
     grid = BidiGrid(
@@ -145,6 +153,7 @@ def recorded_strategy(
     meter: Meter | None = None,
     clock: Clock | None = None,
     on_round_closed: Callable[[RoundRecord], None] | None = None,
+    watch: Watch | None = None,
     resume: str | None = None,
 ) -> tuple[RoundRecorder, EmissionsStrategy, BudgetWatch | None]:
     """The record of the run, not yet started, strategy → guard → emissions, and who watches a budget.
@@ -164,7 +173,13 @@ def recorded_strategy(
             on_round_closed(record)
 
     recorder = _recorder(
-        config, store, meter=meter, clock=clock, on_round_closed=round_closed, resume=resume
+        config,
+        store,
+        meter=meter,
+        clock=clock,
+        on_round_closed=round_closed,
+        watch=watch,
+        resume=resume,
     )
 
     if budget is not None:
@@ -208,6 +223,7 @@ def _recorder(
     meter: Meter | None,
     clock: Clock | None,
     on_round_closed: Callable[[RoundRecord], None],
+    watch: Watch | None,
     resume: str | None,
 ) -> RoundRecorder:
     emissions = config.emissions
@@ -223,7 +239,13 @@ def _recorder(
     )
     if resume is not None:
         return resumed_recorder(
-            store, resume, rules=rules, meter=meter, clock=clock, on_round_closed=on_round_closed
+            store,
+            resume,
+            rules=rules,
+            meter=meter,
+            clock=clock,
+            on_round_closed=on_round_closed,
+            watch=watch,
         )
     return new_recorder(
         store,
@@ -249,6 +271,7 @@ def _recorder(
         meter=meter,
         clock=clock,
         on_round_closed=on_round_closed,
+        watch=watch,
     )
 
 

@@ -16,6 +16,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when flwr is import
 
 import typer
 
+from fedserver.dashboards_cli import dashboards
 from fedserver.errors import ConfigError, Problem
 from fedserver.runs_cli import runs
 from fedserver.settings import from_pairs
@@ -39,6 +40,7 @@ app.add_typer(runs, name="runs")
 app.command()(strategies)
 app.add_typer(tokens, name="tokens")
 app.add_typer(telemetry, name="telemetry")
+app.add_typer(dashboards, name="dashboards")
 
 ConfigFile = Annotated[
     Path | None,
@@ -49,6 +51,13 @@ ConfigFile = Annotated[
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A single value, e.g. --set rounds=3; may be repeated."),
+]
+LiveOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--live/--plain",
+        help="A live display, or plain lines (default: live on a terminal, plain in CI).",
+    ),
 ]
 
 
@@ -85,17 +94,21 @@ def run(
             help="Go on with a run that ended before its time, by id, its beginning, name or 'latest'.",
         ),
     ] = None,
+    live: LiveOption = None,
 ) -> None:
     """Train as configured, and record the footprint."""
     from fedserver.config import load_config
     from fedserver.logs import set_up_logging
     from fedserver.running import run_server
+    from fedserver.terminal.at_end import table_and_log
+    from fedserver.terminal.choosing import chosen
 
-    set_up_logging()
+    display = chosen(set_up_logging(), live, os.environ)
     loaded = load_config(_file(config), os.environ, from_pairs(settings))
     for note in loaded.notes:
         logging.getLogger("fedserver").warning("%s", note)
-    outcome = run_server(loaded.config, resume=resume)
+    on_ended = None if display is None else table_and_log(display.console)
+    outcome = run_server(loaded.config, resume=resume, display=display, on_ended=on_ended)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -119,11 +132,16 @@ def demo(
         float, typer.Option("--linger", help="Seconds that /metrics stays up.")
     ] = 15.0,
     country: Annotated[str, typer.Option("--country", help="ISO 3166 alpha-3 code.")] = "ESP",
+    live: LiveOption = None,
 ) -> None:
     """Train a model here and now: one server, three clients, real footprint."""
     from fedserver.demo.show import show
+    from fedserver.logs import set_up_logging
+    from fedserver.terminal.choosing import chosen
 
-    raise typer.Exit(show(folder, port=port, linger_s=linger, country=country))
+    display = chosen(set_up_logging(sys.stdout), live, os.environ)
+    code = show(folder, port=port, linger_s=linger, country=country, display=display)
+    raise typer.Exit(code)
 
 
 def _file(given: Path | None) -> Path | None:

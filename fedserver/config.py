@@ -131,7 +131,6 @@ def _validated(given: Layer, problems: Sequence[Problem]) -> ServerConfig:
         config = ServerConfig.model_validate(given.values)
     except ValidationError as error:
         found += value_checks.wrong_values(error, given)
-    found += value_checks.not_yet(given)
     if config is not None and not found:  # of half a configuration, it might be a false alarm
         found += checks.contradictions(config, given)
     if found or config is None:

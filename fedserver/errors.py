@@ -1,7 +1,9 @@
-"""Everything this package raises of its own about configuration.
+"""What this package raises about configuration, and about a Grafana that dashboards are pushed to.
 
 TelemetryError
-└─ ConfigError(ValueError)        the server cannot start with this configuration
+├─ ConfigError(ValueError)        the server cannot start with this configuration
+├─ GrafanaAway                    no Grafana answers there, or not to this token
+└─ GrafanaRefused                 Grafana will not do one thing; others may work
 """
 
 from __future__ import annotations
@@ -38,3 +40,27 @@ class ConfigError(TelemetryError, ValueError):
             heading = f"{len(lines)} problems in the configuration:"
             lines = [heading, *(f"  {line}" for line in lines)]
         super().__init__("\n".join(lines))
+
+
+class GrafanaAway(TelemetryError):
+    """Nothing can be done with this Grafana: it is not there, is none, or does not know the token."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        self.url = url
+        self.problem = problem
+        super().__init__(f"{url} {problem}")
+
+
+class GrafanaRefused(TelemetryError):
+    """Grafana would not do ``to_do``; ``status`` is HTTP's, ``said`` its own words in brackets."""
+
+    def __init__(self, url: str, to_do: str, status: int, said: str) -> None:
+        self.url = url
+        self.status = status
+        meaning = {
+            403: "the token may not",
+            404: "nothing is there by that name: cannot",
+            409: "something of that name or uid is in the way: cannot",
+            412: "a precondition does not hold: cannot",
+        }.get(status, "has trouble of its own: cannot" if status >= 500 else "refuses to")
+        super().__init__(f"{status}: {meaning} {to_do}{said}")

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from fedserver.errors import ConfigError, Problem
+from fedserver.progress import progress
 from fedserver.runs_common import FileOption, StoreOption, opened_store, store_url
 from telemetry.domain import utc_now
 from telemetry.errors import ServiceAway
 from telemetry.lease import is_alive
+from telemetry.progress import Tell
 from telemetry.writer import Failures
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ def flush(
         stack.callback(client.close)
         delivery = Delivery(found, client, None, Failures())
         before = delivery.backlog().rounds
-        problem = _deliver(delivery, time.monotonic() + timeout)
+        with progress("deliver", before, "rounds") as tell:
+            problem = _deliver(delivery, time.monotonic() + timeout, before, tell)
         left = delivery.backlog()
     typer.echo(f"{before - left.rounds} round(s) delivered to {options.service_url}")
     if problem is not None or left.oldest_at is not None:
@@ -84,7 +87,7 @@ def flush(
         raise typer.Exit(EXIT_LEFT)
 
 
-def _deliver(delivery: Delivery, deadline: float) -> str | None:
+def _deliver(delivery: Delivery, deadline: float, rounds: int, tell: Tell) -> str | None:
     """Deliver all there is; what was wrong when time ran out, None if nothing was."""
     from telemetry.sender import pause_s
 
@@ -93,6 +96,7 @@ def _deliver(delivery: Delivery, deadline: float) -> str | None:
         try:
             while delivery.once():
                 tries = 0
+                tell(rounds - delivery.backlog().rounds)
             return None
         except ServiceAway as error:
             tries += 1

@@ -14,7 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from fedserver_hooks.recorder import Ending
+from fedserver_hooks.recorder import RoundRecorder
+from fedserver_hooks.run_end import Ending
 from telemetry.domain import RoundRecord
 from telemetry.errors import RoundConflict, TelemetryError
 from telemetry.store import Store
@@ -39,6 +40,23 @@ def keep(folder: Path, run_id: str, rounds: Sequence[RoundRecord], ending: Endin
     part.write_text(json.dumps(content), encoding="utf-8")
     os.replace(part, path)
     return path
+
+
+def keep_rest(output_dir: Path, recorder: RoundRecorder) -> bool:
+    """Once a run has ended: give up what the store would not take, and keep it for the next start.
+
+    Whether there was nothing to keep. Raises nothing.
+    """
+    if recorder.delivered() or recorder.ending is None:
+        return True
+    rounds, run_id = recorder.leftovers(), recorder.run.run_id
+    try:
+        path = keep(output_dir / run_id, run_id, rounds, recorder.ending)
+    except OSError as error:
+        logger.error("%d round(s) are lost: %s", len(rounds), error)
+    else:
+        logger.warning("%d round(s) are kept in %s for the next start", len(rounds), path)
+    return False
 
 
 def deliver(output_dir: Path, store: Store) -> int:

@@ -11,8 +11,10 @@ _QUIET: Final = ("flwr", "grpc", "uvicorn", "codecarbon", "alembic", "httpx", "h
 """Loggers whose everyday lines would bury ours; their warnings are kept."""
 
 
-def set_up_logging(stream: TextIO | None = None, level: int = logging.INFO) -> None:
-    """Log to ``stream`` (stderr), once a line, with the local time."""
+def set_up_logging(
+    stream: TextIO | None = None, level: int = logging.INFO
+) -> logging.StreamHandler[TextIO]:
+    """Log to ``stream`` (stderr), once a line, with the local time; the handler that does."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
     root = logging.getLogger()
@@ -20,3 +22,4 @@ def set_up_logging(stream: TextIO | None = None, level: int = logging.INFO) -> N
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    return handler

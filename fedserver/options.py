@@ -336,8 +336,3 @@ PATHS = (
 
 SECRETS = frozenset({"telemetry.service_token"})
 """Options whose value is never shown."""
-
-NOT_YET: dict[str, tuple[object, ...]] = {
-    "telemetry.max_series": (50_000,),
-}
-"""The values that work in this version, of options that announce a later one."""

@@ -23,6 +23,8 @@ from fedserver.transport import Certificates
 from fedserver_hooks.recorder import RoundRecorder
 from telemetry.domain import utc_now
 from telemetry.errors import HttpAddressError, StoreError
+from telemetry.exporters.family import FamiliesCollector
+from telemetry.exporters.process_families import STORE_FAMILIES
 from telemetry.exporters.prometheus import EmissionsCollector, metrics_registry
 from telemetry.lease import is_alive
 from telemetry.sender import Sender, SendingFacts
@@ -140,9 +142,12 @@ def bind_http(
         serves_runs=sender is None,
         max_runs=config.telemetry.metrics_runs,
         max_rounds=config.telemetry.metrics_rounds,
+        max_series=config.telemetry.max_series,
     )
+    registry = metrics_registry(collector)
+    registry.register(FamiliesCollector(STORE_FAMILIES, recorder.writes))
     app = create_app(
-        metrics_registry(collector),
+        registry,
         read_token=http.read_token(),
         bind_host=http.host,
         allowed_hosts=http.allowed_hosts,

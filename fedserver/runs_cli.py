@@ -10,6 +10,8 @@ import typer
 from rich.table import Table
 
 from fedserver.errors import ConfigError, Problem
+from fedserver.progress import progress
+from fedserver.rounds_table import rounds_table
 from fedserver.runs_answers import TargetOption, check_target
 from fedserver.runs_common import (
     FileOption,
@@ -28,16 +30,17 @@ from fedserver.runs_verify import verify
 from fedserver.wording import (
     client_intensity_words,
     closing_line,
-    decimals_for,
     factor_words,
     grams,
     headline_note,
     intensity_words,
     mark_words,
 )
-from telemetry.domain import GRAMS_PER_KG, RoundSummary, StoredRun
+from telemetry.domain import RoundSummary, StoredRun
 from telemetry.exporters import FORMATS
+from telemetry.exporters.base import Format, Notes
 from telemetry.statement import statement
+from telemetry.store import Store
 
 runs = typer.Typer(
     help="List, show, export, compare, re-cost, verify and delete recorded runs.",
@@ -65,7 +68,7 @@ def list_runs(store: StoreOption = None, config: FileOption = None) -> None:
                 run.status,
                 local_time(run.info.started_at),
                 run.info.strategy,
-                f"{sum(run.totals.rounds.values())}/{run.info.rounds_planned or '?'}",
+                f"{_played_to_the_end(run)}/{run.info.rounds_planned or '?'}",
                 grams(run.totals.total_emissions_kg) if run.info.tracked else "not tracked",
             )
         console().print(table)
@@ -100,7 +103,8 @@ def show(
             words = mark_words(marked) or ["rows of clients are not kept"]
             typer.echo(f"marks      {', '.join(words)}; they count like any other")
         if rounds:
-            console().print(rounds_table(rounds, stored.info.metric_names))
+            width = console().width if sys.stdout.isatty() else None
+            console().print(rounds_table(rounds, stored.info.metric_names, width))
             typer.echo("set-up: from the start to the first round, mostly waiting for clients")
 
 
@@ -122,15 +126,7 @@ def export(
         raise ConfigError([Problem(path="--format", text=text, source="")])
     with opened_store(store, config) as opened:
         stored = resolved_run(opened, run)
-        if output is None:
-            sys.stdout.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
-            notes = FORMATS[format_name].write(opened, stored.run_id, sys.stdout)
-        else:
-            try:
-                notes = FORMATS[format_name].save(opened, stored.run_id, output)
-            except OSError as error:
-                text = f"cannot write {output}: {error.strerror or error}"
-                raise ConfigError([Problem(path="--output", text=text, source="")]) from error
+        notes = _written(FORMATS[format_name], opened, stored.run_id, output)
         for note in notes:
             typer.echo(note, err=True)
         if output is not None:
@@ -144,18 +140,35 @@ runs.command("verify")(verify)
 runs.command("delete")(delete)
 
 
+def _written(form: Format, store: Store, run_id: str, output: Path | None) -> Notes:
+    """Write to a file, or to standard output; with a bar unless the export itself is on the screen."""
+    if output is None:
+        out = sys.stdout
+        out.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
+        if out.isatty():
+            return form.write(store, run_id, out)
+        with progress("export", unit="lines") as tell:
+            return form.write_telling(store, run_id, out, tell)
+    try:
+        with progress("export", unit="lines") as tell:
+            return form.save(store, run_id, output, tell)
+    except OSError as error:
+        text = f"cannot write {output}: {error.strerror or error}"
+        raise ConfigError([Problem(path="--output", text=text, source="")]) from error
+
+
 # --- words and tables ----------------------------------------------------------------------------
 
 
 def _statement(run: StoredRun, rounds: list[RoundSummary]) -> str:
-    from fedserver.running import country_name
+    from fedserver.ending import country_name
 
     return statement(run, rounds, country_name(run.info.factors.country))
 
 
 def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
     """What ``runs show`` says above the table of rounds."""
-    from fedserver.running import country_name
+    from fedserver.ending import country_name
 
     info = run.info
     country = country_name(info.factors.country)
@@ -194,52 +207,13 @@ def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
     return lines
 
 
+def _played_to_the_end(run: StoredRun) -> int:
+    """Round numbers: an interrupted round is played again when its run goes on."""
+    return sum(count for status, count in run.totals.rounds.items() if status != "interrupted")
+
+
 def _not_completed(run: StoredRun) -> str:
     """How many of the rounds were anything but completed, in words."""
     others = {name: count for name, count in run.totals.rounds.items() if name != "completed"}
     told = ", ".join(f"{count} {name}" for name, count in others.items() if count)
     return f" ({told})" if told else ""
-
-
-def rounds_table(rounds: list[RoundSummary], metrics: tuple[str, ...]) -> Table:
-    """Rounds as a table; figures in grams with the same number of decimals throughout."""
-    shown = [
-        m for m in metrics if any(m in {**r.evaluate_metrics, **r.train_metrics} for r in rounds)
-    ]
-    known = [r.total_emissions_kg for r in rounds if r.total_emissions_kg]
-    places = decimals_for(min(known) * GRAMS_PER_KG) if known else 2
-    table = Table(box=None, header_style="bold")
-    for heading in (
-        "round",
-        "status",
-        "s",
-        *shown,
-        "server g",
-        "clients g",
-        "total g",
-        "cumulative g",
-    ):
-        table.add_column(heading, justify="left" if heading == "status" else "right")
-    table.add_column("clients", justify="right")
-    table.add_column("reported", justify="right")
-    for row in rounds:
-        values = {**row.train_metrics, **row.evaluate_metrics}
-        name = "set-up" if row.round == 0 else str(row.round)
-        table.add_row(
-            name if row.attempt == 1 else f"{name} ({row.attempt})",
-            row.status,
-            f"{row.duration_s:.1f}",
-            *(f"{values[m]:.4g}" if m in values else "" for m in shown),
-            *(
-                "" if value is None else grams(value, places)
-                for value in (
-                    row.server_emissions_kg,
-                    row.clients_emissions_kg,
-                    row.total_emissions_kg,
-                    row.cumulative_emissions_kg,
-                )
-            ),
-            f"{row.participants - row.failed}/{row.participants}" if row.participants else "",
-            "" if row.reported is None or not row.participants else f"{row.reported}",
-        )
-    return table

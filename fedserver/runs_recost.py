@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.table import Table
 
+from fedserver.progress import progress
 from fedserver.runs_answers import FormOption, check_form, print_json, wrong
 from fedserver.runs_common import (
     FileOption,
@@ -29,6 +30,7 @@ from telemetry.analysis.recost import Changes, Grid, Recost, recost_run
 from telemetry.analysis.value import measured_kg
 from telemetry.domain import GRAMS_PER_KG, Factors, RoundRecord, RoundSummary, RunTotals, StoredRun
 from telemetry.errors import InvalidFactor
+from telemetry.progress import counted
 from telemetry.store import Store
 
 _MEASURED: Final = ("server_emissions_kg", "clients_emissions_kg", "total_emissions_kg")
@@ -71,7 +73,9 @@ def recost(
         stored = resolved_run(opened, run)
         if not stored.info.tracked:
             raise wrong("RUN", f"emissions of {stored.run_id} were not tracked: nothing to re-cost")
-        found = recost_run(_closed_rounds(opened, stored.run_id), changes)
+        rounds = _closed_rounds(opened, stored.run_id)
+        with progress("re-cost", sum(stored.totals.rounds.values()) + 1, "rounds") as tell:
+            found = recost_run(counted(rounds, tell), changes)
     if form == "json":
         print_json(_as_json(stored, found))
         return
@@ -162,7 +166,7 @@ def _distinct(words: Iterable[str]) -> str:
 
 
 def _intensity(factors: Factors) -> str:
-    from fedserver.running import country_name
+    from fedserver.ending import country_name
 
     words = intensity_words(factors, country_name(factors.country))
     if factors.country is not None:

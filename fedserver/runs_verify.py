@@ -9,8 +9,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from fedserver.errors import ConfigError, Problem
+from fedserver.progress import progress
 from fedserver.runs_common import FileOption, StoreOption, opened_store, resolved_run
 from telemetry.exporters.comparison import differences, read_export
+from telemetry.progress import counted
 from telemetry.store import Store
 from telemetry.verify import Verification, verify_run
 
@@ -48,7 +50,8 @@ def verify(
     in_file: list[str] = []
     with opened_store(store, config) as opened:
         wanted = _wanted(opened, run if export is None else export["run_id"])
-        found = [verify_run(opened, run_id) for run_id in wanted]
+        with progress("verify", len(wanted), "runs") as tell:
+            found = [verify_run(opened, run_id) for run_id in counted(wanted, tell)]
         if not found:
             typer.echo(f"no runs in {opened.url}")
         if export is not None:

@@ -43,9 +43,11 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     from fedserver.logs import set_up_logging
     from fedserver.running import run_server
     from fedserver.settings import from_pairs
+    from fedserver.terminal.at_end import table_and_log
+    from fedserver.terminal.choosing import chosen
 
     given = _parser().parse_args(arguments)
-    set_up_logging()
+    display = chosen(set_up_logging(), given.live, os.environ)
     overrides = SETTINGS | from_pairs(given.set)
     file = given.config or (Path("server.yaml") if Path("server.yaml").exists() else None)
     token_file = keep_read_token(os.environ, Path.cwd())
@@ -59,7 +61,10 @@ def serve(arguments: Sequence[str] | None = None) -> int:
         if loaded.config.telemetry.http.read_token_file == token_file:
             logger.info("/metrics asks for the token in %s", token_file)
 
-    return run_server(loaded.config, resume=given.resume, on_ready=ready).exit_code
+    on_ended = None if display is None else table_and_log(display.console)
+    return run_server(
+        loaded.config, resume=given.resume, display=display, on_ready=ready, on_ended=on_ended
+    ).exit_code
 
 
 def keep_read_token(environ: Mapping[str, str], directory: Path) -> Path | None:
@@ -114,6 +119,10 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="path=value", help="a single value"
     )
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that ended early")
+    parser.add_argument("--live", action="store_true", default=None, help="a live display")
+    parser.add_argument(
+        "--plain", action="store_false", dest="live", help="plain lines, no display"
+    )
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import timedelta
 from typing import Annotated, Final
@@ -11,8 +12,10 @@ from rich.table import Table
 
 from fedserver.errors import ConfigError, Problem
 from fedserver.flush_cli import flush
+from fedserver.progress import progress
 from fedserver.runs_common import FileOption, StoreOption, console, local_time, store_url
 from fedserver.tokens_cli import expiry
+from fedserver.tokens_import import import_tokens
 from telemetry.domain import utc_now
 from telemetry.store import open_store
 
@@ -22,6 +25,7 @@ telemetry = typer.Typer(
 tokens = typer.Typer(help="Create, list and revoke tokens of the service.", no_args_is_help=True)
 telemetry.add_typer(tokens, name="tokens")
 telemetry.command()(flush)
+tokens.command("import")(import_tokens)
 
 _AGE: Final = re.compile(r"([1-9][0-9]{0,5})d")
 
@@ -40,6 +44,20 @@ def serve(
     requests_per_s: Annotated[
         float, typer.Option("--requests-per-s", min=1, help="Of each token.")
     ] = 500,
+    metrics_runs: Annotated[
+        int, typer.Option("--metrics-runs", min=0, help="Ended runs on /metrics, the last ones.")
+    ] = 20,
+    metrics_rounds: Annotated[
+        int, typer.Option("--metrics-rounds", min=0, help="Rounds of each on /metrics, the last.")
+    ] = 200,
+    max_series: Annotated[
+        int,
+        typer.Option(
+            "--max-series",
+            min=1,
+            help="Most series of runs on /metrics: above it the oldest ended runs go, then rounds.",
+        ),
+    ] = 50_000,
     store: StoreOption = None,
     config: FileOption = None,
 ) -> None:
@@ -56,6 +74,9 @@ def serve(
             allowed_hosts=allowed_host or (),
             open_metrics=open_metrics,
             requests_per_s=requests_per_s,
+            metrics_runs=metrics_runs,
+            metrics_rounds=metrics_rounds,
+            max_series=max_series,
         )
         serve(app, host, port, said=lambda address: typer.echo(f"listening on http://{address}"))
     finally:
@@ -143,6 +164,14 @@ def migrate(
         str | None,
         typer.Option("--reader", metavar="ROLE", help="Let this PostgreSQL role read the views."),
     ] = None,
+    reader_password: Annotated[
+        str | None,
+        typer.Option(
+            "--reader-password-variable",
+            metavar="NAME",
+            help="Let that role log in, with the password in this environment variable.",
+        ),
+    ] = None,
     store: StoreOption = None,
     config: FileOption = None,
 ) -> None:
@@ -154,17 +183,22 @@ def migrate(
         raise _wrong("action", f"{action[:32]!r} is not known; choose up, check or history")
     if reader is not None and action != "up":
         raise _wrong("--reader", f"goes with up, not with {action}")
+    if reader_password is not None and reader is None:
+        raise _wrong("--reader-password-variable", "goes with --reader ROLE")
+    password = None if reader_password is None else _password(reader_password)
     url = store_url(store, config)
     if url.partition(":")[0] not in ("postgresql", "sqlite"):
         raise _wrong("--store", "only postgresql:// and sqlite:/// have a schema")
     if action == "up":
-        before, now = migrating.upgrade(url)
+        with progress("migrate", unit="revisions") as tell:
+            before, now = migrating.upgrade(url, tell=tell)
         shown = migrating.facts(url).url
         told = "is up to date" if before == now else f"upgraded from {before or 'nothing'}"
         typer.echo(f"{shown}: schema {now}, {told}")
         if reader is not None:
-            migrating.grant_reading(url, reader)
-            typer.echo(f"{shown}: {reader} may read the views")
+            migrating.grant_reading(url, reader, password)
+            login = "" if password is None else ", and log in with its password"
+            typer.echo(f"{shown}: {reader} may read the views{login}")
         return
     found = migrating.facts(url)
     if action == "check":
@@ -202,12 +236,20 @@ def prune(
     except OverflowError:
         raise _wrong("--older-than", f"{older_than} is before all times") from None
     try:
-        pruned = opened.prune(before, now)
+        with progress("prune", unit="runs") as tell:
+            pruned = opened.prune(before, now, tell)
     finally:
         opened.close()
     for run_id in pruned:
         typer.echo(run_id)
     typer.echo(f"pruned {len(pruned)} of the runs in {opened.url}", err=True)
+
+
+def _password(variable: str) -> str:
+    password = os.environ.get(variable, "")
+    if not password:
+        raise _wrong("--reader-password-variable", f"{variable[:64]} is not set, or empty")
+    return password
 
 
 def _wrong(path: str, text: str) -> ConfigError:

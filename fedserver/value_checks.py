@@ -177,16 +177,6 @@ def not_sections(layer: Layer) -> Iterator[Problem]:
             yield Problem(path, text, layer.source(path))
 
 
-def not_yet(given: Layer) -> Iterator[Problem]:
-    """Values of options that announce what only a later version does."""
-    for path, available in options.NOT_YET.items():
-        value = _value(given.values, path)
-        if value is not None and value not in available:
-            works = " or ".join(shown("", choice) for choice in available)
-            text = f"{shown(path, value)} is not available yet in this version; choices: {works}"
-            yield Problem(path, text, given.source(path))
-
-
 def _value(values: Mapping[str, Any], path: str) -> Any:
     at: Any = values
     for key in path.split("."):

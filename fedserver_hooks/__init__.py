@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fedserver_hooks.client import emissions_mod, track_emissions
     from fedserver_hooks.legacy import with_emissions
     from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter, ReplayMeter
+    from fedserver_hooks.metrics import serve_metrics
     from fedserver_hooks.recorder import RoundRecorder
     from fedserver_hooks.strategy import EmissionsStrategy
 
@@ -24,6 +25,7 @@ __all__ = [
     "ReplayMeter",
     "RoundRecorder",
     "emissions_mod",
+    "serve_metrics",
     "track_emissions",
     "with_emissions",
 ]
@@ -36,6 +38,7 @@ _HOME = {
     "ReplayMeter": "meter",
     "RoundRecorder": "recorder",
     "emissions_mod": "client",
+    "serve_metrics": "metrics",
     "track_emissions": "client",
     "with_emissions": "legacy",
 }

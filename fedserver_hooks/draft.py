@@ -11,74 +11,26 @@ import hashlib
 import hmac
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from fedserver_hooks.events import (
+    Failed,
+    LateReport,
+    Node,
+    Replied,
+    ReplyArrived,
+    RoundEvent,
+    Sent,
+)
 from fedserver_hooks.labels import Labels
 from fedserver_hooks.phases import RoundKey
 from telemetry.accounting import ParticipantFacts, ReceivedReport
 from telemetry.domain import NoiseRecord, Phase, RoundStatus
 from telemetry.reports import ClientReport, RejectedReport, read_report
 
-Node = int | str
-ReplyParts = tuple[Node, Mapping[str, object] | None, Mapping[str, object] | None]
-"""A node, its report as sent, and its metrics; None for what it did not send."""
-
 EXAMPLES_KEY: Final = "num-examples"
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """Messages went out to these nodes."""
-
-    phase: Phase
-    nodes: Sequence[Node]
-    at: float
-    size_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Replied:
-    """These nodes' replies are here; each with its report as sent and its metrics (None without)."""
-
-    phase: Phase
-    replies: Sequence[ReplyParts]
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyArrived:
-    """The transport saw one node's reply: better known than `Replied` when and how large."""
-
-    phase: Phase
-    node: Node
-    at: float
-    size_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A node's update cannot be used."""
-
-    node: Node
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class LateReport:
-    """A report that came after its phase had been given up."""
-
-    phase: Phase
-    node: Node
-    report: Mapping[str, object]
-    round_number: int
-    """The round that the client worked for."""
-    sent_at: float
-    at: float
-
-
-Event = Sent | Replied | ReplyArrived | Failed | LateReport
 
 
 @dataclass(slots=True)
@@ -88,7 +40,7 @@ class Draft:
     key: RoundKey
     started_at: float
     ended_at: float | None = None
-    events: list[Event] = field(default_factory=list)
+    events: list[RoundEvent] = field(default_factory=list)
     train_metrics: Mapping[str, Any] | None = None
     """As the strategy returned them; the writer picks the numbers out."""
     evaluate_metrics: Mapping[str, Any] | None = None
@@ -204,7 +156,7 @@ class FactBuilder:
             self._folded += 1  # before: one that cannot be taken in is not tried again
             self._take_in(event)
 
-    def _take_in(self, event: Event) -> None:
+    def _take_in(self, event: RoundEvent) -> None:
         match event:
             case Sent():
                 for node in event.nodes:

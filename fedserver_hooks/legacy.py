@@ -34,7 +34,9 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 
 from fedserver_hooks.budget import BudgetWatch
-from fedserver_hooks.draft import EXAMPLES_KEY, ReplyParts
+from fedserver_hooks.draft import EXAMPLES_KEY
+from fedserver_hooks.events import ReplyParts
+from fedserver_hooks.metrics import MAX_SERIES, serve_metrics
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.wire import RUN_ID_KEY, split_flat
 from telemetry.domain import Phase
@@ -60,6 +62,8 @@ def with_emissions(
     *,
     server_scope: ServerScope = "auto",
     budget_kg: float | None = None,
+    metrics_port: int | None = None,
+    max_series: int = MAX_SERIES,
     recorder: RoundRecorder | None = None,
 ) -> LegacyEmissionsStrategy:
     """``strategy`` with its carbon footprint on record; wrap last, outside of privacy wrappers.
@@ -70,9 +74,11 @@ def with_emissions(
     ``server_scope`` is what the server's figure is of: ``machine``, ``allocation`` (this container's
     share), ``process``, or ``auto``, which is allocation where a limit of CPU or memory is smaller
     than the machine. ``budget_kg`` is what the run may emit, kg CO2eq: a warning is logged when it is
-    nearly and when it is wholly spent; Flower's loop plays every round. ``recorder`` replaces all of
-    these. Raises `TelemetryError` for an unknown country, a scope that this machine does not have, or a
-    store that cannot be used.
+    nearly and when it is wholly spent; Flower's loop plays every round. With ``metrics_port`` this
+    machine's Prometheus is answered there until the program ends, with at most ``max_series`` series of
+    runs (`serve_metrics` has more to choose). ``recorder`` replaces all of these. Raises
+    `TelemetryError` for an unknown country, a scope that this machine does not have, a store that cannot
+    be used, or a port that cannot be had.
     """
     budget: BudgetWatch | None = None
     if recorder is None:
@@ -92,6 +98,8 @@ def with_emissions(
         )
         if budget is not None:
             budget.watch(recorder)
+        if metrics_port is not None:
+            serve_metrics(recorder, metrics_port, max_series=max_series)
     return LegacyEmissionsStrategy(strategy, recorder, rounds, budget)
 
 

@@ -8,31 +8,21 @@ and loops call it, it calls none of them.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Concatenate, Final, ParamSpec
+from typing import Any, Final
 
+from fedserver_hooks import events
 from fedserver_hooks.clock import Clock, SystemClock
-from fedserver_hooks.draft import (
-    Draft,
-    Event,
-    FactBuilder,
-    Failed,
-    LateReport,
-    Names,
-    Node,
-    Replied,
-    ReplyArrived,
-    ReplyParts,
-    Sent,
-)
+from fedserver_hooks.draft import Draft, FactBuilder, Names
+from fedserver_hooks.edge import Overhead, guarded, harmless
+from fedserver_hooks.events import Node, ReplyParts, Watch
+from fedserver_hooks.open_round import OpenRound
 from fedserver_hooks.phases import PhaseLedger, RoundKey
 from fedserver_hooks.reader import Reader, ThreadReader
 from fedserver_hooks.readings import Meter, MeterError, MeterHangs
 from fedserver_hooks.record import RecordMaker
+from fedserver_hooks.run_end import Ending, RunEnd
 from telemetry.accounting import Rules
 from telemetry.domain import (
     NoiseRecord,
@@ -44,7 +34,7 @@ from telemetry.domain import (
     ServerPhase,
     utc_now,
 )
-from telemetry.errors import StoreError
+from telemetry.durations import Durations
 from telemetry.lease import this_process
 from telemetry.store.base import Store
 from telemetry.writer import Failures, RoundWriter
@@ -55,53 +45,6 @@ METER_START_S: Final = 15.0
 """The longest that a run's start waits for the meter; it goes on unmetered after that."""
 LAST_WRITE_S: Final = 10.0
 """The longest that an ordinary end of a run waits for the store."""
-
-_MOST_NAMED: Final = 20
-
-P = ParamSpec("P")
-
-
-def _guarded(
-    method: Callable[Concatenate[RoundRecorder, P], None],
-) -> Callable[Concatenate[RoundRecorder, P], None]:
-    """A fault of ours is counted, not raised."""
-
-    @functools.wraps(method)
-    def call(self: RoundRecorder, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - the edge between training and telemetry
-            self.failures.note("hook", f"{method.__name__} failed", error=error)
-
-    return call
-
-
-def _harmless(
-    method: Callable[Concatenate[RoundRecorder, P], None],
-) -> Callable[Concatenate[RoundRecorder, P], None]:
-    """The outermost edge between training and telemetry: guarded, and what it takes is noted."""
-    guarded = _guarded(method)
-
-    @functools.wraps(method)
-    def call(self: RoundRecorder, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        begin = time.perf_counter()
-        try:
-            guarded(self, *args, **kwargs)
-        finally:
-            took_s = time.perf_counter() - begin
-            with self._overhead_lock:
-                self._overhead_s += took_s
-
-    return call
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended."""
-
-    status: RunStatus
-    ended_at: datetime
-    reason: str | None
 
 
 class RoundRecorder:
@@ -115,7 +58,7 @@ class RoundRecorder:
     number is at next (1 for those that are not named). Set-up is a new attempt at round 0.
 
     The meter is read in a thread of its own; ``reader`` is for meters that replay, under a clock
-    that is turned by hand.
+    that is turned by hand. ``watch`` is handed every event and record; see `events.Watch`.
     """
 
     def __init__(
@@ -130,11 +73,13 @@ class RoundRecorder:
         on_round_closed: Callable[[RoundRecord], None] | None = None,
         attempts: Mapping[int, int] | None = None,
         reader: Callable[[Callable[[], None], float], Reader] = ThreadReader,
+        watch: Watch | None = None,
     ) -> None:
         self.run = run
         self.store = store
         self.meter = meter
         self.failures = Failures()
+        self.overhead = Overhead()
         self.names = Names(store.secret)
         self.ending: Ending | None = None
         self.owner = owner or this_process()
@@ -146,19 +91,17 @@ class RoundRecorder:
             run.run_id,
             self.owner,
             self.failures,
+            on_made=self._tell,
             on_closed=on_round_closed,
             refresh=self._refresh,
         )
-        self._overhead_lock = threading.Lock()
-        self._overhead_s = 0.0
-        self._lock = threading.Lock()
-        self._draft: Draft | None = None
-        self._builder: FactBuilder | None = None
+        self._open = OpenRound(
+            self.names, tracked=run.tracked, make=self._make, submit=self._writer.submit
+        )
+        self._end = RunEnd(run.run_id, self.owner, store, self._writer, self.failures)
+        self._watch = watch
         self._started = False
         self._finished = False
-        self._unplaced = 0
-        self._connected: set[Node] = set()
-        self._sees_connections = False
         self._attempts = attempts
 
     # --- the run ---------------------------------------------------------------------------
@@ -220,30 +163,16 @@ class RoundRecorder:
         self._finished = True
         self._finish(status, reason, timeout_s)
 
-    @_harmless
+    @harmless
     def _finish(self, status: RunStatus, reason: str | None, timeout_s: float) -> None:
         ended = self._ledger.leave() if self.run.tracked else self._clock()
-        with self._lock:
-            draft = self._draft
-            if draft is not None and status == "interrupted":
-                draft.interrupted = True
-        self._turn_over(ended, None)
-        with self._lock:
-            unplaced = self._unplaced
-
+        if status == "interrupted":
+            self._open.interrupted()
+        self._open.turn_over(ended, None)
+        self._tell(events.Over(status, ended))
         ended_at = max(self.run.started_at, datetime.fromtimestamp(ended, UTC))
         self.ending = Ending(status, ended_at, reason)
-
-        def last() -> None:  # is tried again when it fails: each part must count once
-            nonlocal unplaced
-            if unplaced:
-                self.store.add_late_reports(self.run.run_id, unplaced)
-                unplaced = 0
-            self.store.finish_run(self.run.run_id, status, ended_at, reason)
-
-        if not self._writer.close(timeout_s, last):
-            left = self._writer.undelivered_rounds
-            self.failures.note("store", f"{left} round(s) are not stored yet at the end")
+        self._end.write(self.ending, self._open.unplaced, timeout_s)
         self._ledger.close()
 
     def delivered(self, timeout_s: float = 0.0) -> bool:
@@ -254,30 +183,20 @@ class RoundRecorder:
         """The process is about to go: try no more, and return what is not in the store."""
         return self._writer.abandon()
 
-    @_harmless
+    @harmless
     def give_up(self) -> None:
         """Nobody keeps what the store has not taken: try no more, and say what is lost."""
-        if lost := self.leftovers():
-            names = ", ".join(str(record.round) for record in lost[:_MOST_NAMED])
-            more = " …" if len(lost) > _MOST_NAMED else ""
-            self.failures.note(
-                "store",
-                f"{len(lost)} round(s) of run {self.run.run_id} are lost, "
-                f"the store would not take them: {names}{more}",
-            )
+        self._end.tell_lost(self.leftovers())
 
-    @_harmless
+    @harmless
     def release(self) -> None:
         """The process is about to go: let others serve the run."""
         if self._started:
-            try:
-                self.store.release(self.run.run_id, self.owner)
-            except StoreError as error:
-                self.failures.note("store", str(error))
+            self._end.release()
 
     # --- rounds ------------------------------------------------------------------------------
 
-    @_harmless
+    @harmless
     def begin_round(self, number: int, attempt: int | None = None) -> None:
         """A round begins, and the one before ends at the same instant.
 
@@ -288,122 +207,94 @@ class RoundRecorder:
         if self._finished or not self._started:
             return
         key = self._key(number) if attempt is None else (number, attempt)
-        with self._lock:
-            known = self._draft is not None and self._draft.key == key
-        if known:
+        if self._open.key == key:
             return
         self._writer.barrier(BARRIER_S)
         self._turn_over(self._enter(key, "configure"), key)
-        self._write_open()
+        self._open.write()
 
-    @_harmless
+    @harmless
     def enter(self, phase: ServerPhase) -> None:
         """The server goes over to another phase of the round."""
-        with self._lock:
-            draft = self._draft
-        if draft is not None and not self._finished:
-            self._enter(draft.key, phase)
+        key = self._open.key
+        if key is not None and not self._finished:
+            self._enter(key, phase)
 
-    @_harmless
+    @harmless
     def aggregated(self, arrived: bool, metrics: Mapping[str, Any] | None) -> None:
         """Aggregation has ended; ``arrived`` says whether there is a new model. The server is idle."""
-        with self._lock:
-            draft = self._draft
-            if draft is None:
-                return
-            draft.aggregated = arrived
-            draft.train_metrics = metrics
-            if not arrived and draft.failure is None:
-                draft.failure = "nothing was aggregated"
-        self._enter(draft.key, "idle")
+        self._idle(self._open.aggregated(arrived, metrics))
 
-    @_harmless
+    @harmless
     def evaluating(self) -> None:
         """Evaluation begins. What training came to is stored meanwhile."""
-        with self._lock:
-            draft = self._draft
-        if draft is not None:
-            self._enter(draft.key, "evaluate")
-            self._write_open()
+        key = self._open.key
+        if key is not None:
+            self._enter(key, "evaluate")
+            self._open.write()
 
-    @_harmless
+    @harmless
     def evaluated(self, metrics: Mapping[str, Any] | None) -> None:
         """Evaluation has ended; the server is idle."""
-        with self._lock:
-            draft = self._draft
-            if draft is None:
-                return
-            draft.evaluate_metrics = metrics
-        self._enter(draft.key, "idle")
-        self._write_open()
+        self._idle(self._open.evaluated(metrics))
+        self._open.write()
 
-    @_harmless
+    @harmless
     def round_failed(self, reason: str) -> None:
         """The round has no new model, and why; the first reason stands."""
-        with self._lock:
-            draft = self._draft
-            if draft is not None and draft.failure is None:
-                draft.failure = reason
+        self._open.failed(reason)
 
-    @_harmless
+    @harmless
     def privacy(self, epsilon: float | None, noise: NoiseRecord | None) -> None:
         """What the run has spent of its privacy so far, and the noise of this round's model.
 
         ``epsilon`` is shown and exported, ``noise`` only stored; None is "not accounted for" and
         "nothing was released".
         """
-        with self._lock:
-            if self._draft is not None:
-                self._draft.privacy_epsilon = epsilon
-                self._draft.noise = noise
+        self._open.privacy(epsilon, noise)
 
     # --- clients -------------------------------------------------------------------------------
 
-    @_harmless
+    @harmless
     def seen(self, node: Node, name: str | None, loopback: bool | None) -> None:
         """A node connected."""
         self.names.seen(node, name, loopback)
-        with self._lock:
-            self._connected.add(node)
-            self._sees_connections = True
+        self._open.connected(node)
+        self._tell(events.Seen(node))
 
-    @_harmless
+    @harmless
     def gone(self, node: Node) -> None:
         """A node disconnected."""
         self.names.gone(node)
-        with self._lock:
-            self._connected.discard(node)
+        self._open.gone(node)
+        self._tell(events.Gone(node))
 
-    @_harmless
+    @harmless
     def sent(
         self, phase: Phase, nodes: Sequence[Node], at: float | None = None,
         size_bytes: int | None = None,
     ) -> None:  # fmt: skip
         """A message went out to each of these nodes."""
-        self._append(Sent(phase, nodes, self._clock() if at is None else at, size_bytes))
+        self._append(events.Sent(phase, nodes, self._clock() if at is None else at, size_bytes))
 
-    @_harmless
+    @harmless
     def replied(self, node: Node, phase: Phase, at: float, size_bytes: int | None = None) -> None:
         """One node's reply arrived."""
-        self._append(ReplyArrived(phase, node, at, size_bytes))
+        self._append(events.ReplyArrived(phase, node, at, size_bytes))
 
-    @_harmless
+    @harmless
     def failed(self, node: Node, reason: str) -> None:
         """A node's update cannot be used."""
-        self._append(Failed(node, reason))
+        self._append(events.Failed(node, reason))
 
-    @_harmless
+    @harmless
     def replies(self, phase: Phase, replies: Sequence[ReplyParts]) -> None:
         """Replies are here, with the reports taken out. After those to training comes aggregation."""
-        with self._lock:
-            draft = self._draft
-            if draft is None:
-                return
-        draft.events.append(Replied(phase, replies, self._clock()))
-        if phase == "train":
-            self._enter(draft.key, "aggregate")
+        key = self._append(events.Replied(phase, replies, self._clock()))
+        if key is not None and phase == "train":
+            self._enter(key, "aggregate")
 
-    @_harmless
+    @harmless
     def late(
         self,
         node: Node,
@@ -415,12 +306,7 @@ class RoundRecorder:
         """A report came after its phase had been given up; it counts where it arrives."""
         if not self.run.tracked:
             return
-        event = LateReport(phase, node, report, round_number, sent_at, self._clock())
-        with self._lock:
-            if self._draft is None:
-                self._unplaced += 1
-            else:
-                self._draft.events.append(event)
+        self._append(events.LateReport(phase, node, report, round_number, sent_at, self._clock()))
 
     def settle(self, timeout_s: float) -> bool:
         """Have what is known of the open round stored, its energy read to now.
@@ -430,7 +316,7 @@ class RoundRecorder:
         """
         if self.run.tracked:
             self._ledger.catch_up()
-        self._write_open()
+        self._open.write()
         return self._writer.barrier(timeout_s)
 
     # --- for /metrics ----------------------------------------------------------------------------
@@ -453,14 +339,17 @@ class RoundRecorder:
     @property
     def overhead_s(self) -> float:
         """Seconds of the training's own time that telemetry took so far."""
-        with self._overhead_lock:
-            return self._overhead_s
+        return self.overhead.seconds
+
+    @property
+    def writes(self) -> Durations:
+        """How long the store took for each round."""
+        return self._writer.writes
 
     @property
     def round_key(self) -> RoundKey | None:
         """(round, attempt) of the open round."""
-        with self._lock:
-            return None if self._draft is None else self._draft.key
+        return self._open.key
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -470,50 +359,36 @@ class RoundRecorder:
     def _enter(self, key: RoundKey, phase: ServerPhase) -> float:
         return self._ledger.enter(key, phase) if self.run.tracked else self._clock()
 
-    def _append(self, event: Event) -> None:
-        with self._lock:
-            if self._draft is not None:
-                self._draft.events.append(event)
+    def _idle(self, key: RoundKey | None) -> None:
+        if key is not None:
+            self._enter(key, "idle")
 
-    def _turn_over(self, now: float, key: RoundKey | None) -> None:
-        """End the open round and begin another (None: none) at one instant: a report that arrives
-        from another thread meanwhile is in the one or in the other.
-        """
-        with self._lock:
-            draft, builder = self._draft, self._builder
-            if key is None:
-                self._draft = self._builder = None
-            else:
-                connected = len(self._connected) if self._sees_connections else None
-                self._draft = Draft(key, started_at=now, connected=connected)
-                self._builder = FactBuilder(self._draft, self.names, tracked=self.run.tracked)
-            if draft is not None and builder is not None:
-                draft.ended_at = now
-                self._submit(draft, builder, closed=True)
+    def _append(self, event: events.RoundEvent) -> RoundKey | None:
+        key = self._open.append(event)
+        if key is not None:
+            self._tell(event)
+        return key
 
-    @_guarded
+    def _turn_over(self, now: float, key: RoundKey) -> None:
+        self._open.turn_over(now, key)
+        self._tell(events.Began(key, now))
+
+    @guarded
+    def _tell(self, news: events.Event | RoundRecord) -> None:
+        if self._watch is not None:
+            self._watch(news)
+
+    @guarded
     def _refresh(self) -> None:
         """Now and then, from the writer's thread: store how far the open round is."""
         if self.run.tracked:
             self._ledger.refresh()
-        self._write_open()
+        self._open.write()
 
-    def _write_open(self) -> None:
-        with self._lock:
-            if self._draft is not None and self._builder is not None:
-                self._submit(self._draft, self._builder, closed=False)
-
-    def _submit(self, draft: Draft, builder: FactBuilder, *, closed: bool) -> None:
-        """Under the lock, so that revisions reach the writer in their order."""
-        draft.revision += 1
-        revision = draft.revision
-
-        def make() -> RoundRecord:
-            with self._lock:  # a copy: the training goes on with the original
-                seen = dataclasses.replace(draft)
-            return self._maker.make(seen, builder, revision, closed=closed)
-
-        self._writer.submit(draft.key, make, closed=closed)
+    def _make(
+        self, draft: Draft, builder: FactBuilder, revision: int, *, closed: bool
+    ) -> RoundRecord:
+        return self._maker.make(draft, builder, revision, closed=closed)
 
     def _meter_failed(self, failure: MeterError) -> None:
         if isinstance(failure, MeterHangs):

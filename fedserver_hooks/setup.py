@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fedserver_hooks.allocation import AllocatedMeter, ServerScope, choose
 from fedserver_hooks.allocation.scope import in_words
 from fedserver_hooks.clock import Clock
+from fedserver_hooks.events import Watch
 from fedserver_hooks.host import host_id
 from fedserver_hooks.intensity import Intensity, IntensityTablesMissing, lookup
 from fedserver_hooks.meter import CodeCarbonMeter, Meter, NullMeter
@@ -101,6 +102,7 @@ def resumed_recorder(
     meter: Meter,
     clock: Clock | None = None,
     on_round_closed: Callable[[RoundRecord], None] | None = None,
+    watch: Watch | None = None,
 ) -> RoundRecorder:
     """A recorder that continues a stored run. Raises `RunNotFound` and `StoreError`."""
     attempts: dict[int, int] = {}
@@ -116,6 +118,7 @@ def resumed_recorder(
         clock=clock,
         on_round_closed=on_round_closed,
         attempts=attempts,
+        watch=watch,
     )
 
 
@@ -140,6 +143,7 @@ def new_recorder(
     server_scope: ServerScope = "auto",
     clock: Clock | None = None,
     on_round_closed: Callable[[RoundRecord], None] | None = None,
+    watch: Watch | None = None,
     software: Mapping[str, str] | None = None,
 ) -> RoundRecorder:
     """A recorder for a new run; opens the store when it is given as a URL.
@@ -173,5 +177,11 @@ def new_recorder(
         software=dict(software or software_versions()),
     )
     return RoundRecorder(
-        run, store, meter, rules=rules, clock=clock, on_round_closed=on_round_closed
+        run,
+        store,
+        meter,
+        rules=rules,
+        clock=clock,
+        on_round_closed=on_round_closed,
+        watch=watch,
     )

@@ -29,6 +29,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedserver_hooks.budget import BudgetWatch
+from fedserver_hooks.metrics import MAX_SERIES
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.strategy import EmissionsStrategy
 from fedserver_hooks.wire import RECORD_KEY
@@ -94,10 +95,19 @@ class SimulationStrategy(EmissionsStrategy):
         *,
         server_scope: ServerScope = "machine",
         budget_kg: float | None = None,
+        metrics_port: int | None = None,
+        max_series: int = MAX_SERIES,
     ) -> EmissionsStrategy:
         """`EmissionsStrategy.wrap`, of the whole machine even in a container with limits."""
         return super().wrap(
-            strategy, store, country, run_name, server_scope=server_scope, budget_kg=budget_kg
+            strategy,
+            store,
+            country,
+            run_name,
+            server_scope=server_scope,
+            budget_kg=budget_kg,
+            metrics_port=metrics_port,
+            max_series=max_series,
         )
 
     def configure_train(

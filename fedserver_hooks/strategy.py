@@ -16,7 +16,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedserver_hooks.budget import BudgetWatch
-from fedserver_hooks.draft import ReplyParts
+from fedserver_hooks.events import ReplyParts
+from fedserver_hooks.metrics import MAX_SERIES, serve_metrics
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.wire import RUN_ID_KEY, take_report
 from telemetry.domain import Phase
@@ -51,6 +52,8 @@ class EmissionsStrategy(Strategy):
         *,
         server_scope: ServerScope = "auto",
         budget_kg: float | None = None,
+        metrics_port: int | None = None,
+        max_series: int = MAX_SERIES,
     ) -> EmissionsStrategy:
         """The two-line form: a recorder with codecarbon as its meter and a store by URL.
 
@@ -59,8 +62,10 @@ class EmissionsStrategy(Strategy):
         container's share), ``process``, or ``auto``, which is allocation where a limit of CPU or
         memory is smaller than the machine. ``budget_kg`` is what the run may emit, kg CO2eq: a
         warning is logged when it is nearly and when it is wholly spent; Flower's loop plays every
-        round. Raises `TelemetryError` for an unknown country, a scope that this machine does not
-        have, or a store that cannot be used.
+        round. With ``metrics_port`` this machine's Prometheus is answered there until the program
+        ends, with at most ``max_series`` series of runs (`serve_metrics` has more to choose). Raises
+        `TelemetryError` for an unknown country, a scope that this machine does not have, a store that
+        cannot be used, or a port that cannot be had.
         """
         from fedserver_hooks.setup import new_recorder
 
@@ -76,6 +81,8 @@ class EmissionsStrategy(Strategy):
         )
         if budget is not None:
             budget.watch(recorder)
+        if metrics_port is not None:
+            serve_metrics(recorder, metrics_port, max_series=max_series)
         return cls(strategy, recorder, budget)
 
     # --- Flower's interface ------------------------------------------------------------------

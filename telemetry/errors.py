@@ -10,7 +10,7 @@ TelemetryError
 ├─ RoundConflict(ValueError)     a closed round was written again with other content
 ├─ EndConflict(ValueError)       a completed run was ended again otherwise
 ├─ RunPruned(ValueError)         of the run only its totals are kept; it takes no more rounds
-├─ BadTokenFact(ValueError)      a label or scope that no token of the HTTP interface can have
+├─ BadTokenFact(ValueError)      a label, scope or text that no token of the HTTP interface can have
 ├─ InvalidFactor(ValueError)     a number that no intensity, PUE or network factor can be
 ├─ HttpAddressError(OSError)     the HTTP address cannot be used; says why
 ├─ OpenAddress(ValueError)       an HTTP address that others can reach needs a read token

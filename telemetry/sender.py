@@ -18,7 +18,7 @@ from typing import Final
 from telemetry.delivery import STAGE, Backlog, Delivery
 from telemetry.domain import Owner, utc_now
 from telemetry.errors import ServiceAway, StoreError
-from telemetry.exporters.prometheus import ProcessFacts
+from telemetry.exporters.process_families import ProcessFacts
 from telemetry.service_client import ServiceClient
 from telemetry.store.base import LEASE_RENEW_S, Store
 from telemetry.writer import Failures

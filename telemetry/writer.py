@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from telemetry.domain import Owner, RoundRecord, utc_now
+from telemetry.durations import Durations
 from telemetry.errors import RoundConflict, StoreError
 from telemetry.store.base import LEASE_RENEW_S, Store
 
@@ -96,7 +97,8 @@ class RoundWriter:
     """Writes one run's rounds to a store, in order, in a thread of its own.
 
     A newer revision of a round replaces an older one that still waits. Also keeps the run's lease, and
-    calls ``refresh`` as often: a process that is killed has lost no more than that.
+    calls ``refresh`` as often: a process that is killed has lost no more than that. ``on_made`` is
+    told of each record, open or closed, once it is made; ``on_closed`` of the closed ones.
     Other threads only put something into the inbox, which costs them next to nothing; all else
     belongs to the writer's thread alone.
     """
@@ -109,13 +111,16 @@ class RoundWriter:
         failures: Failures,
         *,
         on_closed: Callable[[RoundRecord], None] | None = None,
+        on_made: Callable[[RoundRecord], None] | None = None,
         refresh: Callable[[], None] | None = None,
     ) -> None:
+        self.writes = Durations()
         self._store = store
         self._run_id = run_id
         self._owner = owner
         self._failures = failures
         self._on_closed = on_closed
+        self._on_made = on_made
         self._refresh = refresh
         self._inbox: SimpleQueue[_Job | _Close | threading.Event] = SimpleQueue()
         self._jobs: dict[RoundKey, _Job] = {}
@@ -263,7 +268,7 @@ class RoundWriter:
                 self._drop(job, error)
                 continue
             try:
-                self._store.record_round(record)
+                self._timed(record)
             except RoundConflict as error:
                 self._failures.note("store", str(error))
             except StoreError as error:
@@ -282,13 +287,22 @@ class RoundWriter:
         self._tries = self._tries + 1 if stuck else 0
         return True
 
+    def _timed(self, record: RoundRecord) -> None:
+        began = time.perf_counter()
+        try:
+            self._store.record_round(record)
+        finally:
+            self.writes.observe(time.perf_counter() - began)
+
     def _made(self, job: _Job) -> RoundRecord:
         """The round's record; made once, however often it takes to write it, one at a time."""
         with self._making:
             known = job.record
             record = job.record = job.make() if known is None else known
-        if known is None and record.closed:
-            self._tell_closed(record)
+        if known is None:
+            self._tell(self._on_made, record)
+            if record.closed:
+                self._tell(self._on_closed, record)
         return record
 
     def _do_last(self) -> None:
@@ -309,11 +323,11 @@ class RoundWriter:
         else:
             self._done.set()
 
-    def _tell_closed(self, record: RoundRecord) -> None:
-        if self._on_closed is None:
+    def _tell(self, listener: Callable[[RoundRecord], None] | None, record: RoundRecord) -> None:
+        if listener is None:
             return
         try:
-            self._on_closed(record)
+            listener(record)
         except Exception as error:  # noqa: BLE001 - somebody's listener: not ours to fall over
             self._failures.note("listener", "a listener failed", error=error)
 

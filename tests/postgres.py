@@ -35,6 +35,11 @@ class PostgresServer:
     folder: Path
     settings: tuple[str, ...] = _FAST
 
+    @staticmethod
+    def installed() -> Path:
+        """Where the newest installed server's programs are; skips (fails in CI) without one."""
+        return _programs()
+
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         """URL of a database, for `open_store` and for psycopg."""
         return f"postgresql://{user}@/{database}?host={self.folder}"
@@ -111,8 +116,7 @@ def postgres_server(settings: tuple[str, ...] = _FAST) -> Iterator[PostgresServe
     # A short path: that of a socket may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="fl-pg-"))
     try:
-        if os.geteuid() == 0:
-            shutil.chown(folder, _UNPRIVILEGED)
+        unprivileged_postgres(folder)
         server = PostgresServer(_programs(), folder, settings)
         server.initialise()
         server.start()
@@ -123,6 +127,12 @@ def postgres_server(settings: tuple[str, ...] = _FAST) -> Iterator[PostgresServe
                 server.stop("immediate")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def unprivileged_postgres(path: Path) -> None:
+    """Give a file or folder to the user that runs PostgreSQL."""
+    if os.geteuid() == 0:
+        shutil.chown(path, _UNPRIVILEGED)
 
 
 def wait_until_gone(server: PostgresServer, timeout_s: float = 10.0) -> None:

@@ -55,8 +55,8 @@ def test_links_between_pages_lead_somewhere() -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
 def test_an_example_runs_by_itself(script: Path, tmp_path: Path) -> None:
     """``run.sh`` starts what it needs, ends with 0 and leaves nothing in the repository."""
-    if script.parent.name == "simulation":
-        require_package("ray")
+    if package := {"simulation": "ray", "pytorch": "torch"}.get(script.parent.name):
+        require_package(package)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     bin_folder = Path(sys.executable).parent

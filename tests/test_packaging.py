@@ -63,7 +63,7 @@ def locked(lock: str) -> dict[str, list[str]]:
 
 def test_the_lock_satisfies_what_is_declared(project: dict[str, Any], lock: str) -> None:
     """Every declared requirement is locked, at versions within its range."""
-    requirements = declared(project, "demo", "dp", "postgres")
+    requirements = declared(project, "demo", "dp", "postgres", "grafana")
     requirements += [Requirement(line) for line in project["dependency-groups"]["dev"]]
     requirements += [Requirement(line) for line in project["build-system"]["requires"]]
     versions = locked(lock)
@@ -88,12 +88,34 @@ def test_the_lock_of_simulations_adds_to_the_lock_of_everybody(
     assert "ray" not in versions
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-simulation.lock"])
-def test_a_lock_pins_content_and_names_no_place(name: str) -> None:
+def test_the_image_holds_what_is_tested_and_no_more(project: dict[str, Any], lock: str) -> None:
+    """The versions of the lock that the tests run with; no tool of those who change the project."""
+    versions, image = locked(lock), locked(lock_of("requirements-image.lock"))
+    assert image.items() <= versions.items()
+    for requirement in declared(project, "demo", "dp", "postgres", "grafana"):
+        assert canonicalize_name(requirement.name) in image, "run `make lock`"
+    tools = [Requirement(line).name for line in project["dependency-groups"]["dev"]]
+    # httpx delivers to the service, and Flower itself asks for uv.
+    assert not {canonicalize_name(name) for name in tools} - {"httpx", "uv"} & image.keys()
+    build = locked(lock_of("requirements-build.lock"))
+    assert build.items() <= versions.items()
+    assert "hatchling" in build
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("requirements.lock", 50),
+        ("requirements-simulation.lock", 50),
+        ("requirements-image.lock", 50),
+        ("requirements-build.lock", 3),
+    ],
+)
+def test_a_lock_pins_content_and_names_no_place(name: str, least: int) -> None:
     """Each entry has hashes, and nothing says where to download from."""
     lock = lock_of(name)
     entries = re.split(r"^(?=[a-z0-9-]+==)", lock, flags=re.MULTILINE)[1:]
-    assert len(entries) > 50
+    assert len(entries) > least
     assert all("--hash=sha256:" in entry for entry in entries)
     assert not re.search(r"://|index-url|find-links|trusted-host|@ file|^-", lock, re.MULTILINE)
 
@@ -109,12 +131,13 @@ def test_the_base_needs_neither_flower_nor_codecarbon(project: dict[str, Any]) -
 
 
 def test_the_wheel_holds_the_packages_whole(tmp_path: Path) -> None:
-    """Types, the template and the licence are in the wheel; tests and benchmarks are not."""
+    """Types, template, licence and dashboards, and it finds them; no tests, no benchmarks."""
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / name)
     for package in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
+    shutil.copytree(ROOT / "grafana" / "dashboards", tmp_path / "grafana" / "dashboards")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert built.returncode == 0, built.stderr
@@ -124,6 +147,25 @@ def test_the_wheel_holds_the_packages_whole(tmp_path: Path) -> None:
         assert f"{package}/py.typed" in names
     assert "fedserver/templates/server.yaml" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    boards = {path.name for path in (ROOT / "grafana" / "dashboards").glob("*.json")}
+    assert boards == {
+        name.rpartition("/")[2] for name in names if name.startswith("fedserver/dashboards/json/")
+    }
+    assert boards
+    installed = tmp_path / "installed"
+    zipfile.ZipFile(wheel).extractall(installed)
+    look = (
+        "from fedserver.dashboards import files; "
+        "print(files.__file__, *(board['uid'] for board in files.load_dashboards()))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", look],
+        cwd=installed, env={"PYTHONPATH": str(installed)},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    place, *uids = found.stdout.split()
+    assert place.startswith(str(installed))
+    assert {f"{uid}.json" for uid in uids} == boards
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == set(PACKAGES)
 

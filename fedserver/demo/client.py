@@ -17,7 +17,7 @@ os.environ.setdefault("CODECARBON_TELEMETRY", "disabled")
 import flwr as fl
 
 from fedserver.demo.digits import DigitsModel, load_partition
-from fedserver_hooks.client import track_emissions, wait_for_port, warm_up
+from fedserver_hooks.client import start_client, track_emissions, wait_for_port, warm_up
 
 KINDS: Final = ("own-tracker", "helper", "silent")
 EPOCHS: Final = 240
@@ -109,14 +109,41 @@ def main() -> None:
     parser.add_argument("--partition", type=int, choices=range(3), required=True)
     parser.add_argument("--kind", choices=KINDS, default="helper")
     parser.add_argument("--country", default="ESP", help="ISO 3166 alpha-3 code")
+    parser.add_argument(
+        "--token-variable", metavar="NAME", help="environment variable that holds a client's token"
+    )
+    parser.add_argument(
+        "--allow-plaintext-token",
+        action="store_true",
+        help="send it without TLS to another machine: inside a network of one's own",
+    )
     arguments = parser.parse_args()
+    token = _token(parser, arguments.token_variable)
     logging.getLogger("flwr").setLevel(logging.ERROR)
     logging.getLogger("codecarbon").setLevel(logging.ERROR)
     if arguments.kind == "helper":
         warm_up()  # the meter takes two seconds to start: while the data is loaded, not in round 1
     client = _CLASSES[arguments.kind](arguments.partition, arguments.country)
     wait_for_port(arguments.server, timeout_s=60)
-    fl.client.start_client(server_address=arguments.server, client=client.to_client())
+    if token is None:
+        fl.client.start_client(server_address=arguments.server, client=client.to_client())
+        return
+    start_client(
+        server_address=arguments.server,
+        client=client,
+        call_credentials=token,
+        allow_plaintext_token=arguments.allow_plaintext_token,
+    )
+
+
+def _token(parser: argparse.ArgumentParser, variable: str | None) -> str | None:
+    """The token in that variable; None where none is asked for."""
+    if variable is None:
+        return None
+    token = os.environ.get(variable, "")
+    if not token:
+        parser.error(f"--token-variable: {variable} is not set, or empty")
+    return token
 
 
 if __name__ == "__main__":

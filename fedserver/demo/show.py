@@ -14,18 +14,21 @@ from rich.console import Console
 from fedserver.assemble import Server
 from fedserver.config import load_config
 from fedserver.demo.client import KINDS
-from fedserver.logs import set_up_logging
-from fedserver.running import Outcome, run_server
-from fedserver.runs_cli import rounds_table
+from fedserver.ending import Outcome
+from fedserver.running import run_server
+from fedserver.terminal.at_end import print_rounds
+from fedserver.terminal.display import LiveDisplay
 from telemetry.store import Store
 
 CLIENT_EXIT_S = 10.0
 
 
-def show(folder: Path, *, port: int, linger_s: float, country: str) -> int:
+def show(
+    folder: Path, *, port: int, linger_s: float, country: str, display: LiveDisplay | None = None
+) -> int:
     """Run server and clients, print what there is to see, return the exit code."""
-    set_up_logging(sys.stdout)
     console = Console(width=None if sys.stdout.isatty() else 140)
+    say = console.print if display is None else display.say
     folder.mkdir(parents=True, exist_ok=True)
     loaded = load_config(
         None,
@@ -58,16 +61,13 @@ def show(folder: Path, *, port: int, linger_s: float, country: str) -> int:
         def start_clients(server: Server, metrics_url: str) -> None:
             for number, kind in enumerate(KINDS):
                 clients.append(_client(server.grid.address, number, kind, country))
-            console.print(
+            say(
                 "clients: one with a codecarbon tracker of its own, one with our helper, one silent"
             )
-            console.print(f"scrape while it runs: curl {metrics_url}")
+            say(f"scrape while it runs: curl {metrics_url}")
 
         def tell(outcome: Outcome, store: Store) -> None:
-            run = store.run(outcome.run_id)
-            console.print()
-            console.print(rounds_table(list(store.rounds(outcome.run_id)), run.info.metric_names))
-            console.print()
+            print_rounds(console, outcome.run_id, store)
             console.print(outcome.closing, highlight=False, soft_wrap=True)
             console.print(f"took {time.monotonic() - begin:.0f} s; kept:", highlight=False)
             for path in (folder / "telemetry.db", *outcome.artefacts):
@@ -75,7 +75,7 @@ def show(folder: Path, *, port: int, linger_s: float, country: str) -> int:
             again = f"fedserver runs show latest --store sqlite:///{folder / 'telemetry.db'}"
             console.print(f"look again: {again}", highlight=False, soft_wrap=True)
 
-        outcome = run_server(loaded.config, on_ready=start_clients, on_ended=tell)
+        outcome = run_server(loaded.config, display=display, on_ready=start_clients, on_ended=tell)
     return outcome.exit_code
 
 

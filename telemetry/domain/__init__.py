@@ -11,6 +11,7 @@ codecarbon gives them, energies kWh at the meter (before PUE).
 from __future__ import annotations
 
 from telemetry.domain.delivery import PendingRound, PendingRun, RunEnd
+from telemetry.domain.energy import emissions_kg, metered_part
 from telemetry.domain.estimates import communication_kg
 from telemetry.domain.evidence import canonical_json, sha256_of
 from telemetry.domain.parts import (
@@ -22,8 +23,9 @@ from telemetry.domain.parts import (
     ParticipantRecord,
     ReportRecord,
 )
-from telemetry.domain.round import RoundRecord, RoundSummary, emissions_kg, metered_part
+from telemetry.domain.round import RoundRecord
 from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun
+from telemetry.domain.summary import RoundSummary
 from telemetry.domain.vocabulary import (
     CLIENT_BUCKETS_G,
     COMPLETE_METERED_SHARE,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from telemetry.domain.round import RoundSummary
 from telemetry.domain.run import StoredRun
+from telemetry.domain.summary import RoundSummary
 from telemetry.domain.vocabulary import RunStatus
 
 

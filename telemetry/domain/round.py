@@ -1,18 +1,17 @@
-"""A round: whole as `RoundRecord`, where figures are added up, and flat as `RoundSummary`."""
+"""A round, whole: `RoundRecord`, where figures are added up."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from math import fsum
-from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
+from telemetry.domain.energy import emissions_kg, metered_part
 from telemetry.domain.estimates import communication_kg, impute
 from telemetry.domain.evidence import rows_sha256
 from telemetry.domain.parts import (
@@ -24,11 +23,9 @@ from telemetry.domain.parts import (
     ParticipantRecord,
     ReportRecord,
 )
+from telemetry.domain.summary import RoundSummary
 from telemetry.domain.vocabulary import (
     COMPLETE_METERED_SHARE,
-    GRAMS_PER_KG,
-    LEAST_METERED_SHARE,
-    SERVER_PHASES,
     Count,
     FiniteFloat,
     NonNegative,
@@ -311,155 +308,9 @@ class RoundRecord(Record):
 
     def summary(self, cumulative_emissions_kg: float | None = None) -> RoundSummary:
         """The round as one flat row; ``cumulative_emissions_kg`` is the run's so far, this included."""
-        imputed = self.imputation
-        return RoundSummary(
-            run_id=self.run_id,
-            round=self.round,
-            attempt=self.attempt,
-            revision=self.revision,
-            closed=self.closed,
-            tracked=self.tracked,
-            client_rows=self.client_rows,
-            status=self.status,
-            reason=self.reason,
-            started_at=self.started_at,
-            ended_at=self.ended_at,
-            duration_s=self.duration_s,
-            connected=self.connected,
-            participants=len(self.trained),
-            reported=self.outcome_count("reported"),
-            missing=self.outcome_count("missing"),
-            rejected=self.outcome_count("rejected"),
-            failed=self.outcome_count("failed") or 0,
-            coverage=self.coverage,
-            complete=self.complete,
-            evaluate_reported=self.evaluate_reported,
-            reports_without_host=self.reports_without_host,
-            reports_accepted=self.report_count("accepted"),
-            reports_rejected=self.report_count("rejected"),
-            reports_repeated=self.report_count("repeated"),
-            reports_late=self.report_count("late"),
-            metered_share=self.metered_share,
-            host_energy_kwh=self.host_energy_kwh,
-            server_energy_kwh=self.server_energy_kwh,
-            clients_energy_kwh=self.clients_energy_kwh,
-            clients_energy_reports=self.clients_energy_reports,
-            server_emissions_kg=self.server_emissions_kg,
-            clients_emissions_kg=self.clients_emissions_kg,
-            total_emissions_kg=self.total_emissions_kg,
-            cumulative_emissions_kg=cumulative_emissions_kg,
-            clients_reported_emissions_kg=self.clients_reported_emissions_kg,
-            factors=self.factors,
-            bytes_to_clients=self.bytes_to_clients,
-            bytes_from_clients=self.bytes_from_clients,
-            communication_emissions_kg_estimated=self.communication_emissions_kg_estimated,
-            imputed_emissions_kg=None if imputed is None else imputed.central_kg,
-            imputed_low_emissions_kg=None if imputed is None else imputed.low_kg,
-            imputed_high_emissions_kg=None if imputed is None else imputed.high_kg,
-            imputed_clients=None if imputed is None else imputed.clients,
-            estimated_total_emissions_kg=self.estimated_total_emissions_kg,
-            reports_flagged=self.reports_flagged,
-            flagged_emissions_kg=self.flagged_emissions_kg,
-            evidence_sha256=self.evidence_sha256,
-            privacy_epsilon=self.privacy_epsilon,
-            client_histogram=self.client_histogram,
-            phase_energy_kwh=MappingProxyType(
-                {phase: self.phase_energy_kwh(phase) for phase in SERVER_PHASES}
-            ),
-            train_metrics=MappingProxyType(dict(self.train_metrics)),
-            evaluate_metrics=MappingProxyType(dict(self.evaluate_metrics)),
-        )
-
-
-def metered_part(laps: Iterable[Lap], duration_s: float) -> float:
-    """What part of a round the energy of its laps stands for: 1 for a complete one (≥ 99 %).
-
-    1 also where less was metered than could tell anything of the rest (a millionth).
-    """
-    metered_s = fsum(lap.metered_s for lap in laps)
-    if LEAST_METERED_SHARE * duration_s < metered_s < COMPLETE_METERED_SHARE * duration_s:
-        return metered_s / duration_s
-    return 1.0
-
-
-def emissions_kg(energy_kwh: float, factors: Factors) -> float:
-    """Energy at the server's meter × PUE × carbon intensity, in kg CO2eq."""
-    return energy_kwh * factors.pue * factors.server_carbon_intensity_g_per_kwh / GRAMS_PER_KG
+        return RoundSummary.of(self, cumulative_emissions_kg)
 
 
 def _sum_known_ints(values: Iterable[int | None]) -> int | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundSummary:
-    """One stored round as a flat row: what exports, ``/metrics`` and tables are views of.
-
-    Made by `RoundRecord.summary` only, or read back from the store.
-    """
-
-    run_id: str
-    round: int
-    attempt: int
-    revision: int
-    closed: bool
-    tracked: bool
-    client_rows: bool
-    status: RoundStatus
-    reason: str | None
-    started_at: datetime
-    ended_at: datetime
-    duration_s: float
-    connected: int | None
-    participants: int
-    reported: int | None
-    missing: int | None
-    rejected: int | None
-    failed: int
-    coverage: float | None
-    complete: bool | None
-    evaluate_reported: int | None
-    reports_without_host: int | None
-    reports_accepted: int
-    reports_rejected: int
-    reports_repeated: int
-    reports_late: int
-    metered_share: float | None
-    host_energy_kwh: float | None
-    server_energy_kwh: float | None
-    clients_energy_kwh: float | None
-    clients_energy_reports: int | None
-    server_emissions_kg: float | None
-    clients_emissions_kg: float | None
-    total_emissions_kg: float | None
-    cumulative_emissions_kg: float | None
-    clients_reported_emissions_kg: float | None
-    factors: Factors
-    bytes_to_clients: int | None
-    bytes_from_clients: int | None
-    communication_emissions_kg_estimated: float | None
-    imputed_emissions_kg: float | None
-    imputed_low_emissions_kg: float | None
-    imputed_high_emissions_kg: float | None
-    imputed_clients: int | None
-    estimated_total_emissions_kg: float | None
-    reports_flagged: int | None
-    flagged_emissions_kg: float | None
-    evidence_sha256: str | None
-    privacy_epsilon: float | None
-    client_histogram: Histogram
-    phase_energy_kwh: Mapping[ServerPhase, float | None]
-    train_metrics: Mapping[str, float]
-    evaluate_metrics: Mapping[str, float]
-
-    @property
-    def measured_emissions_kg(self) -> float | None:
-        """What the round adds to its run's total; None where nothing of it is known.
-
-        `total_emissions_kg` but for the 0 of a round that nobody took part in and whose server was
-        not metered, such as a set-up without a meter: true of the clients, and no knowledge of the
-        run.
-        """
-        known = self.server_emissions_kg is not None or self.client_histogram.count > 0
-        return self.total_emissions_kg if known else None

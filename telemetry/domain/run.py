@@ -10,7 +10,7 @@ from types import MappingProxyType
 from pydantic import AwareDatetime, Field
 
 from telemetry.domain.parts import Factors, Histogram
-from telemetry.domain.round import RoundSummary
+from telemetry.domain.summary import RoundSummary
 from telemetry.domain.vocabulary import (
     SERVER_PHASES,
     Count,

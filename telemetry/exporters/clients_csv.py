@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TextIO
 
 from telemetry.domain import ReportOutcome, ReportRecord, RoundSummary, RunInfo
-from telemetry.exporters.base import Format, Notes
+from telemetry.exporters.base import Format, Notes, a_line_a_report
 from telemetry.exporters.cells import Cell, flag, iso_utc, neutral, write_table
 from telemetry.store.base import Store
 
@@ -93,5 +93,9 @@ def _rows(run: RunInfo, reports: Iterator[Row]) -> Iterator[list[Cell]]:
 
 
 FORMAT: Final = Format(
-    name="clients-csv", media_type="text/csv", suffix=".clients.csv", write=write
+    name="clients-csv",
+    media_type="text/csv",
+    suffix=".clients.csv",
+    write=write,
+    lines=a_line_a_report,
 )

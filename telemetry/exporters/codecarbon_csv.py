@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from telemetry.domain import RoundSummary, RunInfo, sum_known
-from telemetry.exporters.base import Format, Notes
+from telemetry.exporters.base import Format, Notes, a_line_a_round
 from telemetry.exporters.cells import Cell, neutral, write_table
 from telemetry.store.base import Store
 
@@ -116,5 +116,9 @@ def _notes(left_out: int) -> Notes:
 
 
 FORMAT: Final = Format(
-    name="codecarbon-csv", media_type="text/csv", suffix=".codecarbon.csv", write=write
+    name="codecarbon-csv",
+    media_type="text/csv",
+    suffix=".codecarbon.csv",
+    write=write,
+    lines=a_line_a_round,
 )

@@ -5,36 +5,19 @@ A contract: dashboards and alerts rely on every name and label here. A new metri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from telemetry.domain import GRAMS_PER_KG
 from telemetry.exporters import samples as take
-from telemetry.exporters.samples import Labels, RunView, Sample
+from telemetry.exporters.family import Family
+from telemetry.exporters.samples import RunView
 
-MetricType = Literal["counter", "gauge", "histogram", "info"]
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A metric of a run: its name, what is and is not in it, and its samples."""
-
-    name: str
-    type: MetricType
-    help: str
-    samples: Callable[[RunView], Iterable[Sample]]
-    labels: Labels = ()
-    """Beside ``run_id``."""
-    tracked_only: bool = False
-    """Absent for runs whose emissions are not tracked: unknown there, not zero."""
-
-
-FAMILIES: Final[tuple[Family, ...]] = (
+FAMILIES: Final[tuple[Family[RunView], ...]] = (
     Family(
         "fl_run_info",
         "info",
-        "Facts of a run: what it trains with and what its figures rest on.",
+        "Facts of a run: what it trains with and what its figures rest on. A label is empty where that "
+        "is not known.",
         take.run_facts,
         (
             "run_name",
@@ -50,7 +33,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         "fl_run_active",
         "gauge",
-        "1 while the run trains and its server says that it lives, else 0.",
+        "1 while the run trains and its server says that it lives (at a telemetry service: said so in "
+        "the last minute), else 0.",
         take.active,
     ),
     Family(
@@ -59,7 +43,12 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "Number of the newest round, open or closed; 0 is the set-up.",
         take.round_number,
     ),
-    Family("fl_run_rounds_planned", "gauge", "Rounds that the run was started for.", take.planned),
+    Family(
+        "fl_run_rounds_planned",
+        "gauge",
+        "Rounds that the run was started for, without the set-up; absent for an open end.",
+        take.planned,
+    ),
     Family(
         "fl_run_start_timestamp_seconds",
         "gauge",
@@ -95,7 +84,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "fl_server_energy_joules_total",
         "counter",
         "Energy on the server's meter in closed rounds by phase, before PUE and with the clients "
-        "that ran on its machine.",
+        "that ran on its machine: more than the server's part of fl_energy_joules_total where there "
+        "are such clients.",
         take.phase_energy,
         ("phase",),
         tracked_only=True,
@@ -121,23 +111,24 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         "fl_network_bytes_total",
         "counter",
-        "Bytes of the messages of closed rounds as the server counted them, before transport "
-        "overhead.",
+        "Bytes of the messages of closed rounds as the server counted them. Not in it: headers and "
+        "repeats of the transport. Absent where the server does not see its messages.",
         take.network_bytes,
         ("direction",),
     ),
     Family(
         "fl_rounds_total",
         "counter",
-        "Closed rounds by how they ended, each attempt at a round for itself; the set-up is none.",
+        "Closed rounds by how they ended, each attempt at a round for itself. Not in it: the set-up "
+        "(round 0) and the open round.",
         take.rounds,
         ("status",),
     ),
     Family(
         "fl_client_reports_total",
         "counter",
-        "Clients' reports of closed rounds by what became of them; accepted and late ones count in "
-        "energy and emissions.",
+        "Clients' reports of closed rounds, on training and evaluation, by what became of them; "
+        "accepted and late ones count in energy and emissions. Not in it: clients that sent none.",
         take.reports,
         ("outcome",),
         tracked_only=True,
@@ -153,7 +144,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         "fl_emissions_coverage_ratio",
         "gauge",
-        "Share of the last closed round's selected clients that reported their emissions.",
+        "Share of the last closed round's selected clients whose report on training was accepted; "
+        "absent where nobody was selected. A report on evaluation does not count.",
         take.coverage,
         tracked_only=True,
     ),
@@ -168,14 +160,17 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         "fl_training_metric",
         "gauge",
-        "Training metrics of the newest round that has them: those configured and the loss.",
+        "Training metrics of the newest round that has them, means over clients by their examples "
+        "(in a program of one's own as its strategy makes them): those configured and the loss, or "
+        "the first 16 where none is named. Others are only stored.",
         take.training,
         ("name", "split"),
     ),
     Family(
         "fl_round_emissions_co2eq_grams",
         "gauge",
-        "Measured emissions of a closed round in grams CO2eq, its last attempt only.",
+        "Measured emissions of a closed round in grams CO2eq, with PUE, its last attempt only. Not in "
+        "it: silent clients. Absent where nothing of the part was known.",
         take.round_emissions,
         ("round", "component"),
         tracked_only=True,
@@ -190,23 +185,36 @@ FAMILIES: Final[tuple[Family, ...]] = (
         tracked_only=True,
     ),
     Family(
+        "fl_round_energy_joules",
+        "gauge",
+        "Measured energy of a closed round at the meter, before PUE, its last attempt only. Server: "
+        "without the clients on its machine. Clients: accepted reports that carry an energy; absent "
+        "where none does.",
+        take.round_energy,
+        ("round", "component"),
+        tracked_only=True,
+    ),
+    Family(
         "fl_round_training_metric",
         "gauge",
-        "Training metrics of a closed round, of its last attempt.",
+        "Training metrics of a closed round, of its last attempt; which ones, as in "
+        "fl_training_metric.",
         take.round_training,
         ("round", "name", "split"),
     ),
     Family(
         "fl_round_duration_seconds",
         "gauge",
-        "Seconds from the start of a closed round to the start of the next, of its last attempt.",
+        "Seconds from the start of a closed round to the start of the next, or to the end of the run, "
+        "of its last attempt; waiting included.",
         take.of_rounds(lambda row: row.duration_s),
         ("round",),
     ),
     Family(
         "fl_round_coverage_ratio",
         "gauge",
-        "Share of a closed round's selected clients that reported their emissions.",
+        "Share of a closed round's selected clients whose report on training was accepted; absent "
+        "where nobody was selected. Of its last attempt.",
         take.of_rounds(lambda row: row.coverage),
         ("round",),
         tracked_only=True,
@@ -215,7 +223,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "fl_client_emissions_co2eq_grams",
         "histogram",
         "Counted emissions of each client in each closed round, training and evaluation together, "
-        "in grams CO2eq.",
+        "in grams CO2eq: accepted reports after clients on one machine were counted once. Not in it: "
+        "who did not report.",
         take.distribution,
         tracked_only=True,
     ),

@@ -7,11 +7,10 @@ The registry is handed over, never the library's global one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from itertools import accumulate
-from typing import Final, Protocol
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,72 +18,39 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
-from telemetry.domain import CLIENT_BUCKETS_G, Histogram, Owner, utc_now
+from telemetry.domain import Owner, utc_now
 from telemetry.errors import StoreError
-from telemetry.exporters.families import FAMILIES, Family
-from telemetry.exporters.samples import RunView, Sample
+from telemetry.exporters.families import FAMILIES
+from telemetry.exporters.family import Family, add
+from telemetry.exporters.process_families import PROCESS_FAMILIES, ProcessFacts, ProcessView
+from telemetry.exporters.samples import RunView
+from telemetry.exporters.series import just_ended, within
+from telemetry.store import rules
 from telemetry.store.base import Store
 from telemetry.writer import Failures
 
 DEFAULT_RUNS: Final = 5
 DEFAULT_ROUNDS: Final = 200
+DEFAULT_SERIES: Final = 50_000
 DISTRIBUTION: Final = "fedserver-telemetry"
-
-ERRORS_HELP: Final = "Failures of telemetry by stage; training goes on through all of them."
-UNDELIVERED_HELP: Final = (
-    "Rounds that are not in the store yet, or not with the service where one is set, and those lost "
-    "for good."
-)
-OLDEST_HELP: Final = (
-    "Seconds for which the oldest round, or end of a run, has waited to be acknowledged by the "
-    "service; absent where none is set."
-)
-OVERHEAD_HELP: Final = "Seconds of the training's own time that telemetry took."
-BUILD_HELP: Final = "Version of the program that answers."
-
-
-class ProcessFacts(Protocol):
-    """What a process knows of its own telemetry; read at each scrape, from any thread."""
-
-    @property
-    def errors(self) -> Mapping[str, int]:
-        """Failures so far, by stage."""
-        ...
-
-    @property
-    def undelivered_rounds(self) -> int:
-        """Rounds that are not where they belong yet, and those lost for good."""
-        ...
-
-    @property
-    def oldest_undelivered_s(self) -> float | None:
-        """Seconds for which the oldest has waited for the service; None where none is set."""
-        ...
-
-    @property
-    def overhead_s(self) -> float:
-        """Seconds of the training's own time that telemetry took so far."""
-        ...
+STAGES: Final = (
+    "accounting", "delivery", "hook", "lease", "listener", "meter", "scrape", "store", "transport",
+)  # fmt: skip
+"""Where telemetry of an FL server may fail; a service can only fail to be scraped."""
 
 
 class EmissionsCollector(Collector):
     """Turns what the store exposes into metric families.
 
     ``owner`` is the FL server that answers, which shows its own runs; None is a service, which
-    shows every run. A store that fails costs the run metrics of that scrape, a counted error
+    shows those of everybody. A store that fails costs the run metrics of that scrape, a counted error
     (stage ``scrape``) and one line in the log; the process's own metrics are answered always.
     ``serves_runs`` False leaves the run metrics to the service that the runs are delivered to: two
-    sources would be two series.
+    sources would be two series. At most ``max_series`` series of runs are shown, see
+    `telemetry.exporters.series`.
     """
 
     def __init__(
@@ -95,6 +61,7 @@ class EmissionsCollector(Collector):
         facts: ProcessFacts | None = None,
         max_runs: int = DEFAULT_RUNS,
         max_rounds: int = DEFAULT_ROUNDS,
+        max_series: int = DEFAULT_SERIES,
         serves_runs: bool = True,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -103,6 +70,7 @@ class EmissionsCollector(Collector):
         self._facts = facts
         self._max_runs = max_runs
         self._max_rounds = max_rounds
+        self._max_series = max_series
         self._families = FAMILIES if serves_runs else ()
         self._clock = clock
         self._failures = Failures()
@@ -110,23 +78,36 @@ class EmissionsCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Every family, empty: registering asks the store nothing."""
-        return [*(_empty(family) for family in self._families), *self._process_families()]
+        process = [family.empty() for family in PROCESS_FAMILIES]
+        return [*(family.empty() for family in self._families), *process]
 
     def collect(self) -> Iterable[Metric]:
         """The families with their samples."""
-        return [*self._run_families(), *self._process_families()]
+        runs, series = self._of_runs()
+        view = ProcessView(self._errors(), self._facts, self._version, series, self._max_series)
+        return [*runs, *(family.filled(view) for family in PROCESS_FAMILIES)]
 
-    def _run_families(self) -> list[Metric]:
+    def _of_runs(self) -> tuple[list[Metric], int]:
+        """The families of runs, and how many series they are."""
         if not self._families:
-            return []
+            return [], 0
         try:
-            views = self.views()
-            return [_filled(family, views) for family in self._families]
+            views = self._shown()
+            metrics = [_filled(family, views) for family in self._families]
+            return metrics, within(self._max_series, metrics, views)
         except StoreError as error:
             self._failures.note("scrape", str(error))
         except Exception as error:  # noqa: BLE001 - a scrape is an edge: it answers, whatever failed
             self._failures.note("scrape", "run metrics could not be made", error=error)
-        return []
+        return [], 0
+
+    def _shown(self) -> list[RunView]:
+        """The runs with metrics: of a service those that run, have just ended or ended last."""
+        views = self.views()
+        if self._owner is not None:
+            return views
+        shown = rules.detailed_runs([view.exposed.run for view in views], self._max_runs)
+        return [view for view in views if view.run_id in shown or just_ended(view)]
 
     def views(self) -> list[RunView]:
         """The runs at this moment, oldest start first. Raises `StoreError` if the store fails."""
@@ -136,27 +117,9 @@ class EmissionsCollector(Collector):
         )
         return [RunView(exposed=run, now=now, owner=self._owner) for run in exposed]
 
-    def _process_families(self) -> Iterator[Metric]:
-        errors = CounterMetricFamily("fl_telemetry_errors", ERRORS_HELP, labels=["stage"])
-        for stage, count in sorted(self._errors().items()):
-            errors.add_metric([stage], count)
-        yield errors
-        if self._facts is not None:
-            undelivered = self._facts.undelivered_rounds
-            yield GaugeMetricFamily(
-                "fl_telemetry_undelivered_rounds", UNDELIVERED_HELP, undelivered
-            )
-            oldest_s = self._facts.oldest_undelivered_s
-            if oldest_s is not None:
-                yield GaugeMetricFamily(
-                    "fl_telemetry_oldest_undelivered_seconds", OLDEST_HELP, oldest_s
-                )
-            overhead_s = self._facts.overhead_s
-            yield CounterMetricFamily("fl_telemetry_overhead_seconds", OVERHEAD_HELP, overhead_s)
-        yield InfoMetricFamily("fl_build", BUILD_HELP, {"version": self._version})
-
     def _errors(self) -> Counter[str]:
-        counts = Counter(scrape=0)  # a first failure is then a rise, not a series that appears
+        # From 0 on: a first failure is then a rise, not a series that appears.
+        counts = Counter(dict.fromkeys(STAGES if self._facts is not None else ("scrape",), 0))
         if self._facts is not None:
             counts.update(self._facts.errors)
         counts.update(self._failures.counts)
@@ -183,43 +146,10 @@ def _installed_version() -> str:
         return "unknown"
 
 
-_EMPTY: Final[Mapping[str, Callable[[str, str, Sequence[str]], Metric]]] = {
-    "counter": lambda name, text, labels: CounterMetricFamily(name, text, labels=labels),
-    "gauge": lambda name, text, labels: GaugeMetricFamily(name, text, labels=labels),
-    "histogram": lambda name, text, labels: HistogramMetricFamily(name, text, labels=labels),
-    "info": lambda name, text, labels: InfoMetricFamily(
-        name.removesuffix("_info"), text, labels=labels
-    ),
-}
-
-
-def _empty(family: Family) -> Metric:
-    return _EMPTY[family.type](family.name, family.help, ("run_id", *family.labels))
-
-
-def _filled(family: Family, views: Iterable[RunView]) -> Metric:
-    metric = _empty(family)
+def _filled(family: Family[RunView], views: Iterable[RunView]) -> Metric:
+    metric = family.empty()
     for view in views:
         if view.tracked or not family.tracked_only:
-            for sample in family.samples(view):
-                _add(metric, view.run_id, sample)
+            for labels, value in family.samples(view):
+                add(metric, (view.run_id, *labels), value)
     return metric
-
-
-def _add(metric: Metric, run_id: str, sample: Sample) -> None:
-    own_labels, value = sample
-    labels = (run_id, *own_labels)
-    if isinstance(metric, InfoMetricFamily):
-        metric.add_metric(labels, {})
-    elif isinstance(metric, HistogramMetricFamily):
-        assert isinstance(value, Histogram)
-        metric.add_metric(labels, _buckets(value), value.sum_g)
-    elif isinstance(metric, CounterMetricFamily | GaugeMetricFamily):
-        assert not isinstance(value, Histogram)
-        metric.add_metric(labels, value)
-
-
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Upper bound and number of observations up to it, ``+Inf`` last."""
-    bounds = [*map(floatToGoString, CLIENT_BUCKETS_G), "+Inf"]
-    return list(zip(bounds, accumulate(histogram.counts), strict=True))

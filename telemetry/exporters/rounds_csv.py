@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final, TextIO
 
 from telemetry.domain import RoundSummary, RunInfo, StoredRun
-from telemetry.exporters.base import Format, Notes
+from telemetry.exporters.base import Format, Notes, a_line_a_round
 from telemetry.exporters.cells import Cell, flag, iso_utc, neutral, write_table
 from telemetry.store.base import Store
 
@@ -105,4 +105,6 @@ def _rows(
         yield [*cells, run.sha256]
 
 
-FORMAT: Final = Format(name="csv", media_type="text/csv", suffix=".csv", write=write)
+FORMAT: Final = Format(
+    name="csv", media_type="text/csv", suffix=".csv", write=write, lines=a_line_a_round
+)

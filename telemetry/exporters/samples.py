@@ -20,17 +20,13 @@ from telemetry.domain import (
     Component,
     ExposedRun,
     Factors,
-    Histogram,
     Owner,
     RoundStatus,
     RoundSummary,
     sum_known,
 )
+from telemetry.exporters.family import Labels, Sample
 from telemetry.store.rules import lease_expired
-
-Labels = tuple[str, ...]
-Sample = tuple[Labels, float | Histogram]
-"""Values of the labels after ``run_id``, and the value."""
 
 CLOSED_STATUSES: Final[tuple[RoundStatus, ...]] = ("completed", "partial", "failed", "interrupted")
 CLIENTS_SOURCE: Final = "effective: counted emissions of the last round with energies ÷ energy"
@@ -384,6 +380,15 @@ def round_emissions(view: RunView) -> Iterator[Sample]:
         for component, kg in parts:
             if kg is not None:
                 yield (str(row.round), component), kg * GRAMS_PER_KG
+
+
+def round_energy(view: RunView) -> Iterator[Sample]:
+    """Joules of each closed round."""
+    for row in view.exposed.rounds:
+        clients_kwh = row.clients_energy_kwh if row.clients_energy_reports else None
+        for component, kwh in (("server", row.server_energy_kwh), ("clients", clients_kwh)):
+            if kwh is not None:
+                yield (str(row.round), component), kwh * JOULES_PER_KWH
 
 
 def round_training(view: RunView) -> Iterator[Sample]:

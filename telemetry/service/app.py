@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from telemetry.domain import Owner, utc_now
 from telemetry.errors import OpenAddress
+from telemetry.exporters.family import FamiliesCollector
+from telemetry.exporters.process_families import AUTH_FAILURES, HTTP_FAMILIES
 from telemetry.service import faults, problems
 from telemetry.service.description import describe
 from telemetry.service.guards import (
@@ -22,6 +24,7 @@ from telemetry.service.guards import (
     SecurityHeaders,
     is_loopback,
 )
+from telemetry.service.requests import CountRequests, Requests
 from telemetry.service.routes.health import health_router
 from telemetry.service.routes.login import login_router
 from telemetry.service.routes.metrics import metrics_router
@@ -33,12 +36,11 @@ from telemetry.store.base import Store
 API: Final = "/api/v1"
 GZIP_LEVEL: Final = 1
 """A page of 1.3 MB takes 2 ms; level 6 takes 10 ms and makes it little smaller."""
-AUTH_FAILURES_HELP: Final = "HTTP requests and FL calls refused for want of a valid token."
 
 
 def auth_failures_counter() -> Counter:
     """``fl_auth_failures_total``, in no registry yet: for whoever counts refusals of its own too."""
-    return Counter("fl_auth_failures", AUTH_FAILURES_HELP, registry=None)
+    return Counter(AUTH_FAILURES.name, AUTH_FAILURES.help, registry=None)
 
 
 def create_app(
@@ -56,8 +58,9 @@ def create_app(
 
     With ``read_token`` everything but ``/healthz`` needs it. Requests are answered for the loopback
     names, ``bind_host`` and ``allowed_hosts``. Raises `OpenAddress` where ``bind_host`` can be
-    reached from other machines and no read token is given. Adds ``fl_auth_failures_total`` to the
-    registry, so a registry serves one application; ``auth_failures`` is that counter, if there is one.
+    reached from other machines and no read token is given. Adds ``fl_auth_failures_total`` and the
+    metrics of requests to the registry, so a registry serves one application; ``auth_failures`` is that
+    counter, if there is one.
     ``store`` holds the runs that programs read below ``/api/v1`` and people at ``/``, who come in by
     ``/login``; without it none of these is there. ``owner`` is the process that answers, as it holds runs.
     """
@@ -65,6 +68,8 @@ def create_app(
         raise OpenAddress(bind_host)
     auth_failures = auth_failures or auth_failures_counter()
     registry.register(auth_failures)
+    requests = Requests()
+    registry.register(FamiliesCollector(HTTP_FAMILIES, requests))
     readers = ReadAccess(read_token, refused=auth_failures.inc)
     app = FastAPI(
         title="fedserver-telemetry",
@@ -76,6 +81,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         middleware=[  # outermost first
+            Middleware(CountRequests, requests=requests),
             Middleware(SecurityHeaders),
             Middleware(HostCheck, names=(bind_host, *allowed_hosts)),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=GZIP_LEVEL),

@@ -6,13 +6,15 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from typing import Final
 
 from telemetry.domain import utc_now
+from telemetry.durations import Durations
 from telemetry.errors import StoreError, TelemetryError
 from telemetry.store.base import Store
 from telemetry.store.deliveries import Delivery
@@ -25,6 +27,8 @@ MAX_WAITING: Final = 512
 """Beyond it senders are told to come again: memory is bounded, and they keep what they have."""
 
 PROBLEM_HOLDS_S: Final = 10.0
+OUTCOMES: Final = ("stored", "repeated", "refused", "failed", "busy")
+"""What becomes of a delivery: news, none of it news, not acceptable, not written, sent away."""
 
 
 class Busy(TelemetryError):
@@ -47,9 +51,12 @@ class Ingest:
         clock: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.writes = Durations()
         self._store = store
         self._clock = clock
         self._monotonic = monotonic
+        self._outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
+        self._last_stored_at: datetime | None = None
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._waiting = 0  # of the event loop alone
         self._closing = False
@@ -66,6 +73,21 @@ class Ingest:
         fresh = self._monotonic() - self._problem_at < PROBLEM_HOLDS_S
         return self._problem if fresh else None
 
+    @property
+    def waiting(self) -> int:
+        """Deliveries that were taken in and are not written yet."""
+        return self._waiting
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """Deliveries so far, by each of `OUTCOMES`."""
+        return dict(self._outcomes)
+
+    @property
+    def last_stored_at(self) -> datetime | None:
+        """When something new was last stored; None if nothing was."""
+        return self._last_stored_at
+
     def start(self) -> None:
         """Begin to write."""
         self._thread.start()
@@ -75,10 +97,13 @@ class Ingest:
 
         Raises what `Store.deliver` gives for it, and `Busy`.
         """
-        if self._closing:
-            raise Busy("the service is going away")
-        if self._waiting >= MAX_WAITING:
-            raise Busy("too many deliveries wait to be written")
+        if self._closing or self._waiting >= MAX_WAITING:
+            self._outcomes["busy"] += 1
+            raise Busy(
+                "the service is going away"
+                if self._closing
+                else "too many deliveries wait to be written"
+            )
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[int] = loop.create_future()
         self._waiting += 1
@@ -117,11 +142,16 @@ class Ingest:
         return batch, False
 
     def _stored(self, deliveries: Sequence[Delivery]) -> Sequence[int | TelemetryError]:
+        now, began = self._clock(), self._monotonic()
         try:
-            came_to = self._store.deliver(deliveries, self._clock())
+            came_to = self._store.deliver(deliveries, now)
         except Exception as error:
             logger.exception("deliveries could not be written")
             came_to = [StoreError(self._store.url, type(error).__name__)] * len(deliveries)
+        self.writes.observe(self._monotonic() - began)
+        self._outcomes.update(map(_outcome, came_to))
+        if any(isinstance(one, int) and one for one in came_to):
+            self._last_stored_at = now
         broken = [one for one in came_to if type(one) is StoreError]
         if broken and self._problem is None:
             logger.error("deliveries cannot be written: %s", broken[0])
@@ -130,6 +160,12 @@ class Ingest:
         self._problem = broken[0].problem if broken else None
         self._problem_at = self._monotonic()
         return came_to
+
+
+def _outcome(came_to: int | TelemetryError) -> str:
+    if isinstance(came_to, int):
+        return "stored" if came_to else "repeated"
+    return "failed" if type(came_to) is StoreError else "refused"
 
 
 def _answer(batch: Sequence[_Waiting], came_to: Sequence[int | TelemetryError]) -> None:

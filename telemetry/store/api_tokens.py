@@ -22,6 +22,8 @@ Scope = Literal["write", "read", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 _RANDOM_BYTES: Final = 32
+_TOKEN: Final = pattern(rf"{PREFIX}[A-Za-z0-9_-]{{43,128}}")
+"""A token as `new_token` makes it; 43 letters of base64 are 256 bits, fewer can be guessed."""
 _LABEL: Final = pattern(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
@@ -52,6 +54,23 @@ def new_token(
     label: str, scopes: Collection[str], now: datetime, expires_at: datetime | None = None
 ) -> tuple[str, ApiToken]:
     """A fresh token, to be shown once, and what is stored of it. Raises `BadTokenFact`."""
+    token = PREFIX + token_urlsafe(_RANDOM_BYTES)
+    return token, given_token(token, label, scopes, now, expires_at)
+
+
+def given_token(
+    token: str,
+    label: str,
+    scopes: Collection[str],
+    now: datetime,
+    expires_at: datetime | None = None,
+) -> ApiToken:
+    """What is stored of a token that somebody else drew. Raises `BadTokenFact`, never with the token."""
+    if _TOKEN.fullmatch(token) is None:
+        raise BadTokenFact(
+            f"the token of {label[:64]!r} is none of this interface: {PREFIX} and 43 or more letters, "
+            "digits, _ and -, drawn at random"
+        )
     if _LABEL.fullmatch(label) is None:
         raise BadTokenFact(
             f"label {label[:64]!r}: use 1 to 64 letters, digits and . _ @ -, beginning with a letter "
@@ -60,11 +79,9 @@ def new_token(
     known = frozenset(scope for scope in SCOPES if scope in scopes)
     if not known or len(known) < len(set(scopes)):
         raise BadTokenFact(f"scopes {', '.join(scopes)}: choose of {', '.join(SCOPES)}")
-    token = PREFIX + token_urlsafe(_RANDOM_BYTES)
-    facts = ApiToken(
+    return ApiToken(
         sha256=digest_of(token), label=label, scopes=known, created_at=now, expires_at=expires_at
     )
-    return token, facts
 
 
 def digest_of(token: str) -> str:

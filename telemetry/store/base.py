@@ -19,6 +19,7 @@ from telemetry.domain import (
     StoredRun,
 )
 from telemetry.errors import TelemetryError
+from telemetry.progress import Tell, nobody
 from telemetry.store.api_tokens import ApiToken
 from telemetry.store.deliveries import Delivery
 
@@ -122,10 +123,11 @@ class Store(Protocol):
         """
         ...
 
-    def prune(self, before: datetime, now: datetime) -> Sequence[str]:
+    def prune(self, before: datetime, now: datetime, tell: Tell = nobody) -> Sequence[str]:
         """Of runs that ended before then delete the rounds, with all that hangs on them.
 
-        The runs with their totals and seals stay; `StoredRun.pruned_at` says so. Returns their ids.
+        The runs with their totals and seals stay; `StoredRun.pruned_at` says so. Returns their ids;
+        ``tell`` hears of each.
         Rounds of such a run raise `RunPruned`.
         """
         ...

@@ -37,6 +37,7 @@ from telemetry.errors import (
     TelemetryError,
     ValueRefused,
 )
+from telemetry.progress import Tell, counted, nobody
 from telemetry.store import rules
 from telemetry.store.api_tokens import ApiToken
 from telemetry.store.deliveries import SERVICE, DeliveredEnd, DeliveredRun, Delivery
@@ -199,7 +200,7 @@ class InMemoryStore:
             del self._runs[run_id]
             self._deleted[run_id] = now
 
-    def prune(self, before: datetime, now: datetime) -> Sequence[str]:
+    def prune(self, before: datetime, now: datetime, tell: Tell = nobody) -> Sequence[str]:
         """See `Store.prune`."""
         with self._lock:
             old = [
@@ -209,7 +210,8 @@ class InMemoryStore:
                 and run.stored.ended_at < before
                 and run.stored.pruned_at is None
             ]
-            for run in old:
+            tell(0, len(old))
+            for run in counted(old, tell):
                 run.rounds.clear()
                 run.records.clear()
                 run.stored = replace(run.stored, pruned_at=now)

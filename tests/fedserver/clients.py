@@ -83,6 +83,8 @@ class Script:
     """Shapes for ``get_parameters``, all zero, float32; None: it has no such method."""
     evaluates: bool = True
     evaluate_metrics: dict[str, Any] = field(default_factory=lambda: {"accuracy": 0.5})
+    learns: float = 0.0
+    """What its ``evaluate_metrics`` rise by each round."""
     evaluate_examples: int = 10
     loss: float = 0.25
 
@@ -124,7 +126,7 @@ class _Training(Client):
         )
         self.in_fit.set()
         if does == "hang":
-            self.release.wait(min(script.hang_s, MAX_HOLD_S))
+            self.release.wait(script.hang_s)
         elif does == "die":
             os._exit(3)
         elif does == "freeze":
@@ -165,9 +167,11 @@ class _Evaluating:
 
     def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
         script = self.script
-        return EvaluateRes(
-            _OK, script.loss, script.evaluate_examples, dict(script.evaluate_metrics)
-        )
+        metrics = script.evaluate_metrics
+        if script.learns:
+            learnt = script.learns * int(ins.config["server_round"])
+            metrics = {name: value + learnt for name, value in metrics.items()}
+        return EvaluateRes(_OK, script.loss, script.evaluate_examples, dict(metrics))
 
 
 class _WithModel:

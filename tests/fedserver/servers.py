@@ -19,7 +19,9 @@ import yaml
 
 from fedserver.assemble import Server
 from fedserver.config import load_config
-from fedserver.running import Outcome, run_server
+from fedserver.ending import Outcome
+from fedserver.running import run_server
+from fedserver.terminal.display import LiveDisplay
 from fedserver_hooks.meter import Meter, ReplayMeter
 from telemetry.domain import RoundRecord, RoundSummary, StoredRun
 from telemetry.store import Store, open_store
@@ -84,6 +86,7 @@ def train(
     scripts: Sequence[Script],
     *,
     meter: Meter | None = None,
+    display: LiveDisplay | None = None,
     processes: Sequence[int] = (),
     on_ready: Callable[[Server, str], None] | None = None,
     **overrides: Any,
@@ -108,7 +111,9 @@ def train(
             if on_ready is not None:
                 on_ready(server, metrics_url)
 
-        outcome = run_server(config, meter=meter or ReplayMeter(WATTS), on_ready=start)
+        outcome = run_server(
+            config, meter=meter or ReplayMeter(WATTS), display=display, on_ready=start
+        )
     store = open_store(config.telemetry.database_url)
     return Training(outcome, store, clients)
 

@@ -33,6 +33,7 @@ class Federation(AbstractContextManager["Federation"]):
     ) -> None:
         self.folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
+        self._ended: set[object] = set()
         port = free_port()
         home = folder / "flwr"
         home.mkdir()
@@ -83,8 +84,9 @@ class Federation(AbstractContextManager["Federation"]):
             time.sleep(0.5)  # the SuperLink may not listen yet
         while True:
             listed = json.loads(self.flwr("ls", "--format", "json").stdout)
-            (run,) = listed["runs"]
+            (run,) = [run for run in listed["runs"] if run["run-id"] not in self._ended]
             if run["status"].startswith("finished"):
+                self._ended.add(run["run-id"])
                 return dict(run)
             assert time.monotonic() < deadline, self.logs
             time.sleep(1)

@@ -74,7 +74,7 @@ WRONG = {
     "no country": ("emissions: {country: XXX}", ("emissions.country", "XXX")),
     "open address": ("server: {address: '0.0.0.0:5000'}", ("server.address", "allow_anonymous")),
     "open metrics": ("telemetry: {http: {host: 0.0.0.0}}", ("telemetry.http", "read_token_file")),
-    "not yet": ("telemetry: {max_series: 10}", ("telemetry.max_series", "not available")),
+    "no series at all": ("telemetry: {max_series: 0}", ("telemetry.max_series", "0")),
     "a budget that nobody watches": ("emissions: {budget_kg: 1}", ("budget_kg", "track_emissions")),
     "broken file": ("rounds: [", ("server.yaml",)),
 }

@@ -439,21 +439,6 @@ telemetry: {client_rows: false}
 
 
 @pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("telemetry.max_series", 10),
-    ],
-)
-def test_an_option_of_a_later_version_is_refused(load: Load, path: str, value: object) -> None:
-    """What is announced and does not work yet says so, instead of doing nothing."""
-    message = refusal(load, None, {}, {path: value})
-    assert message.startswith(f"{path}: ")
-    assert "is not available yet in this version; choices: " in message
-    assert message.endswith("(command line)")
-    assert path in options.NOT_YET
-
-
-@pytest.mark.parametrize(
     ("variable", "message"),
     [
         ("FEDSERVER_TRACK_EMISIONS", "did you mean FEDSERVER_TRACK_EMISSIONS?"),

@@ -142,10 +142,12 @@ def test_internals_are_used_in_the_transport_only() -> None:
 
 def _internals_in(path: Path) -> set[str]:
     """What a file imports from Flower's private modules, as ``module:name`` or as a module."""
-    imports = [
-        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
-    ]
-    found = [(node.module or "", alias.name) for node in imports for alias in node.names]
+    found: list[tuple[str, str]] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found += [(node.module or "", alias.name) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
     private = [
         (module, name)
         for module, name in found

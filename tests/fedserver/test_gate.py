@@ -293,6 +293,21 @@ def test_a_line_that_leaves_the_file_revokes(tmp_path: Path, files: Files) -> No
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
 
 
+def test_sigusr1_has_a_file_read_that_looks_unchanged(tmp_path: Path, files: Files) -> None:
+    """Same size, same time: only who wrote it knows, and says so."""
+    path = tmp_path / "tokens.txt"
+    path.write_text("0123456789abcdef one\n")
+    stamp = path.stat()
+    with ExitStack() as stack:
+        port = Port(tmp_path, files, stack, file=TokenFile(path))
+        one = port.client("0123456789abcdef")
+        port.nodes(1)
+        path.write_text("fedcba9876543210 two\n")
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert one.refusal() == "UNAUTHENTICATED: token revoked"
+
+
 def test_expelling_is_for_those_who_were_let_in() -> None:
     """Without a gate nobody has a holder, and nobody can be judged."""
     grid = BidiGrid("127.0.0.1:0")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedserver.leftovers import FILE_NAME, deliver, keep
-from fedserver_hooks.recorder import Ending
+from fedserver_hooks.run_end import Ending
 from telemetry.domain import Owner, RunStatus
 from telemetry.errors import StoreError
 from telemetry.store.memory import InMemoryStore

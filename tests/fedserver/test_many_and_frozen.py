@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedserver.running import DISCONNECT_GRACE_S
+from fedserver.ending import DISCONNECT_GRACE_S
 from fedserver_hooks.clock import SystemClock
 from tests.fedserver.clients import ClientProcess, ClientThread, Script
 from tests.fedserver.servers import train

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.cookiejar
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -63,6 +64,15 @@ def test_the_form_as_it_comes_is_a_configuration() -> None:
     assert loaded.sources["rounds"] == "FEDERATED_ROUNDS"
     assert loaded.sources["emissions.country"] == "NOMAD_DC"
     assert loaded.sources["round_timeout_s"] == "default"
+
+
+def test_the_two_least_numbers_of_clients_are_not_mixed_up() -> None:
+    """The server of before took each for the other."""
+    form = {"FEDERATED_MIN_FIT_CLIENTS": "3", "FEDERATED_MIN_AVAILABLE_CLIENTS": "5"}
+    loaded = load_config(None, form, {})
+    assert (loaded.config.clients.min_fit, loaded.config.clients.min_available) == (3, 5)
+    assert loaded.sources["clients.min_fit"] == "FEDERATED_MIN_FIT_CLIENTS"
+    assert loaded.sources["clients.min_available"] == "FEDERATED_MIN_AVAILABLE_CLIENTS"
 
 
 def test_without_variables_nothing_is_said() -> None:
@@ -353,6 +363,19 @@ def scrape(url: str, token: str | None, host: str) -> tuple[int, str]:
             return error.code, ""
 
 
+def as_on_the_page(folder: Path, port: int) -> int:
+    """Status of docs/platform.md's own curl command, sent from the server's working directory."""
+    page = (ROOT / "docs/platform.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^\$ (curl .*)$", page, re.MULTILINE)
+    curl, option, header, url = shlex.split(line.replace(":6006/", f":{port}/"))
+    assert (curl, option) == ("curl", "-H")
+    name, _, value = header.partition(": ")
+    value = re.sub(r"\$\(cat ([\w-]+)\)", lambda m: (folder / m[1]).read_text().strip(), value)
+    request = urllib.request.Request(url, headers={name: value})  # noqa: S310 - our own server
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - likewise
+        return int(answer.status)
+
+
 def read_as_a_person(url: str, token: str, host: str) -> tuple[int, str]:
     """The page as a browser gets it that logs in with that token, through the ingress."""
     jar = http.cookiejar.CookieJar()
@@ -410,6 +433,7 @@ def test_with_the_platforms_variables_only_a_training_runs_to_its_artefacts(
             assert scrape(page, None, host)[0] == 401
             assert read_as_a_person(page, "another-token-entirely", host)[0] == 401
             status, text = scrape(url, "a-token-for-the-scraper", host)
+            assert as_on_the_page(tmp_path, int(monitor)) == 200
             shown, seen = read_as_a_person(page, "a-token-for-the-scraper", host)
             server.wait_for(r"run \S+ completed")
         assert status == 200

@@ -75,7 +75,15 @@ def test_the_distance_is_stored_and_shown_nowhere(
     with closing(sqlite3.connect(tmp_path / "telemetry.db")) as connection:
         texts += [
             str(connection.execute(f"SELECT * FROM {view}").fetchall())
-            for view in ("v_run", "v_round", "v_client_round", "rounds", "training_metrics")
+            for view in (
+                "v_run",
+                "v_round",
+                "v_client_round",
+                "v_report",
+                "v_run_value",
+                "rounds",
+                "training_metrics",
+            )
         ]
     artefacts = [path for path in done.outcome.artefacts if path.suffix != ".npz"]
     texts += [path.read_text(encoding="utf-8") for path in artefacts]

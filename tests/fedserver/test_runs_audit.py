@@ -63,6 +63,22 @@ def tamper(statement: str) -> None:
         assert connection.execute(statement).rowcount > 0
 
 
+# --- list ------------------------------------------------------------------------------------------
+
+
+def test_a_round_that_was_played_again_is_listed_once(store: Store, typed: Typed) -> None:
+    """Of three planned rounds the second was interrupted and repeated: three are played, not four."""
+    run_id = "20260102-050000-aaaaaa"
+    store.start_run(make_run(run_id, run_name="resumed", rounds_planned=3), OWNER, START)
+    store.record_round(make_round(1, run_id=run_id))
+    store.record_round(make_round(2, run_id=run_id, status="interrupted"))
+    store.record_round(make_round(2, run_id=run_id, attempt=2))
+    store.record_round(make_round(3, run_id=run_id))
+    assert typed("list") == 0
+    (line,) = [line for line in typed.out.splitlines() if run_id in line]
+    assert " 3/3 " in line
+
+
 # --- show ------------------------------------------------------------------------------------------
 
 

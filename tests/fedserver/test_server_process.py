@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -268,6 +269,35 @@ def test_a_signal_ends_the_run_within_two_seconds_even_with_a_hung_client(
     assert list((tmp_path / "runs").glob("*/footprint.csv"))
 
 
+@pytest.mark.slow
+def test_a_signal_ends_the_run_within_two_seconds_even_with_a_locked_database(
+    tmp_path: Path,
+) -> None:
+    """With a client hung in ``fit`` as well; what could not be stored comes in with the next start."""
+    hang = Script(fit="hang", fit_rounds=(2,), hang_s=25)
+    with (
+        ServerProcess(tmp_path, 2, rounds=5) as server,
+        ClientProcess(server.address, REPORTS),
+        ClientProcess(server.address, hang),
+    ):
+        server.wait_for(r"round 1/5 completed")
+        blocker = sqlite3.connect(tmp_path / "telemetry.db", isolation_level=None)
+        blocker.execute("BEGIN EXCLUSIVE")
+        time.sleep(0.3)  # into the fit of round 2
+        began = server.signal(signal.SIGTERM)
+        assert server.wait() == 143
+        assert time.monotonic() - began < 2.0
+        blocker.execute("COMMIT")
+        blocker.close()
+    with ServerProcess(tmp_path, 2) as next_one:
+        assert next_one.address
+    store = open_store(server.store_url)
+    run = store.runs()[-1]
+    assert run.status == "interrupted"
+    assert [r.status for r in store.rounds(run.run_id)] == ["completed", "completed", "interrupted"]
+    store.close()
+
+
 def test_a_signal_before_any_client_came(tmp_path: Path) -> None:
     """Nobody is there yet: it ends at once, and leaves an interrupted run."""
     with ServerProcess(tmp_path, 2) as server:
@@ -351,6 +381,14 @@ def test_no_network_but_the_fl_and_http_sockets(tmp_path: Path) -> None:
 # --- telemetry that breaks while it trains -------------------------------------------------------------
 
 
+def assert_trained(folder: Path, rounds: int) -> None:
+    """The model is that of so many rounds without any fault: each good client adds 1 to a zero."""
+    (path,) = (folder / "runs").glob("*/model.npz")
+    with np.load(path, allow_pickle=False) as model:
+        for layer in model.values():
+            np.testing.assert_array_equal(layer, float(rounds))
+
+
 @pytest.mark.slow
 def test_a_database_locked_by_somebody_else_costs_nothing_but_time(tmp_path: Path) -> None:
     """Training goes on while the lock is held; all rounds are there once it is gone."""
@@ -368,6 +406,8 @@ def test_a_database_locked_by_somebody_else_costs_nothing_but_time(tmp_path: Pat
     (run,) = store.runs()
     assert [r.round for r in store.rounds(run.run_id)] == [0, 1, 2, 3, 4, 5, 6]
     store.close()
+    assert_trained(tmp_path, 6)
+    assert server.log.count("WARNING telemetry (store)") == 1, server.log
 
 
 @pytest.mark.slow
@@ -395,6 +435,7 @@ def test_codecarbon_missing_is_one_warning(tmp_path: Path) -> None:
     assert run.totals.server_emissions_kg is None
     assert run.totals.clients_emissions_kg is not None
     store.close()
+    assert_trained(tmp_path, 2)
 
 
 @pytest.mark.slow
@@ -410,6 +451,7 @@ def test_what_the_store_will_not_take_is_kept_and_delivered_by_the_next_start(
         with ClientProcess(address, REPORTS), ClientProcess(address, REPORTS):
             assert server.wait(60) == 0
         assert "incomplete" in server.log
+        assert_trained(tmp_path, 2)
         blocker.execute("COMMIT")
         blocker.close()
     (kept,) = (tmp_path / "runs").glob("*/undelivered.json")
@@ -459,3 +501,4 @@ def test_a_full_disk_while_it_trains(tmp_path: Path) -> None:
     assert run.status == "completed"
     assert [r.round for r in store.rounds(run.run_id)] == [0, 1, 2, 3]
     store.close()
+    assert_trained(tmp_path, 3)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import sqlite3
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +224,37 @@ def test_the_mixed_fleet_trains_over_a_superlink_with_the_rows_of_a_fedserver_ru
     assert record.clients_emissions_kg == pytest.approx(1e-6 + 5e-6 + 7e-6, rel=1e-9)
     with np.load(tmp_path / "runs" / run.run_id / "model.npz") as trained:
         np.testing.assert_allclose(trained["w"], 2.0)
+
+
+@pytest.mark.slow
+def test_what_the_store_will_not_take_is_kept_for_the_next_start(tmp_path: Path) -> None:
+    """The database is locked to the end: the model is there, the rounds wait in a file, whole."""
+    config = config_of(
+        {
+            "rounds": 2,
+            "clients.wait-timeout-s": 5,
+            "model.output-dir": str(tmp_path / "runs"),
+            "telemetry.database-url": f"sqlite:///{tmp_path / 'telemetry.db'}",
+            "telemetry.http.port": 0,
+        },
+        {},
+    )
+    blocker: list[sqlite3.Connection] = []
+
+    def locks(message: Message) -> Message:
+        if not blocker:
+            blocker.append(sqlite3.connect(tmp_path / "telemetry.db", isolation_level=None))
+            blocker[0].execute("BEGIN EXCLUSIVE")
+        return trains()(message)
+
+    assert train(config, Link({1: with_model(locks), 2: trains()})).ended == "completed"
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "model.npz").exists()
+    assert (folder / "undelivered.json").exists()
+    blocker[0].execute("COMMIT")
+    blocker[0].close()
+    assert train(config, Link({1: with_model(trains()), 2: trains()})).ended == "completed"
+    assert not (folder / "undelivered.json").exists()
+    with closing(open_store(config.telemetry.database_url)) as store:
+        assert [row.round for row in store.rounds(folder.name)] == [0, 1, 2]
+        assert store.run(folder.name).status == "completed"

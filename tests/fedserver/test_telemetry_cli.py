@@ -13,6 +13,7 @@ import pytest
 from fedserver.cli import main
 from telemetry.domain import utc_now
 from telemetry.store import open_store
+from telemetry.store.api_tokens import digest_of
 from telemetry.store.sql.schema import REVISION
 from telemetry.testing import OWNER, RUN_ID, START, make_round, make_run
 
@@ -76,6 +77,11 @@ def test_a_token_is_shown_once_listed_and_revoked(capsys: pytest.CaptureFixture[
         (("migrate", "down"), "up, check or history"),
         (("migrate", "check", "--reader", "x"), "goes with up"),
         (("migrate", "up", "--reader", "x"), "only PostgreSQL has roles"),
+        (("migrate", "up", "--reader-password-variable", "X"), "goes with --reader"),
+        (("migrate", "--reader", "x", "--reader-password-variable", "NO_SUCH"), "is not set"),
+        (("tokens", "import"), "name a FILE"),
+        (("tokens", "import", "no-such-file"), "cannot read no-such-file"),
+        (("tokens", "import", "--variable", "NO_SUCH"), "NO_SUCH is not set"),
         (("serve", "--host", "0.0.0.0", "--port", "0"), "telemetry tokens create"),
         (("serve", "--host", "192.0.2.1", "--port", "0"), "tokens create"),
         (("serve", "--port", "70000"), "a port is a number"),
@@ -89,6 +95,83 @@ def test_a_mistake_is_one_sentence(
     assert words in err
     with closing(open_store(url)) as store:
         assert len(list(store.rounds(RUN_ID))) == 1
+        assert not store.api_tokens()
+
+
+TOKEN = "flt_" + "x" * 43
+OTHER = "flt_" + "y" * 43
+
+
+def test_tokens_that_were_drawn_elsewhere_are_taken_in(
+    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """From a file or a variable, with their label and scopes; once more changes nothing."""
+    lines = f"# ours\n\nfl-server write {TOKEN}\n  prometheus read,write {OTHER}\n"
+    (tmp_path / "tokens").write_text(lines)
+    monkeypatch.setenv("OUR_TOKENS", lines)
+    come = ("tokens", "import", "--store", url)
+    out, err = said(capsys, *come, str(tmp_path / "tokens"))
+    assert out == "fl-server: taken in (write)\nprometheus: taken in (read, write)\n"
+    assert TOKEN not in out + err
+    with closing(open_store(url)) as store:
+        before = store.api_tokens()
+    assert {token.sha256 for token in before} == {digest_of(TOKEN), digest_of(OTHER)}
+    assert {t.label: sorted(t.scopes) for t in before} == {
+        "fl-server": ["write"],
+        "prometheus": ["read", "write"],
+    }
+    for replace in ((), ("--replace",)):
+        out, _ = said(capsys, *come, "--variable", "OUR_TOKENS", *replace)
+        assert out == "fl-server: is there already\nprometheus: is there already\n"
+    with closing(open_store(url)) as store:
+        assert store.api_tokens() == before
+
+
+def test_a_new_token_takes_the_place_of_the_old_one_only_if_asked(
+    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path
+):
+    """The old one is revoked; it cannot come back."""
+    file = tmp_path / "tokens"
+    come = ("tokens", "import", str(file), "--store", url)
+    file.write_text(f"fl-server write {TOKEN}")
+    said(capsys, *come)
+    file.write_text(f"fl-server write {OTHER}")
+    assert "revoke it first, or --replace" in said(capsys, *come, code=2)[1]
+    assert "in place of the token before" in said(capsys, *come, "--replace")[0]
+    with closing(open_store(url)) as store:
+        states = {token.sha256: token.state(utc_now()) for token in store.api_tokens()}
+    assert states == {digest_of(TOKEN): "revoked", digest_of(OTHER): "valid"}
+    file.write_text(f"fl-server write {TOKEN}")
+    _, err = said(capsys, *come, "--replace", code=2)
+    assert "is revoked: draw a new one" in err
+    file.write_text(f"site-b read {OTHER}")
+    assert "is there as fl-server (write)" in said(capsys, *come, code=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a read", "LABEL SCOPE"),
+        (f"a read {TOKEN} more", "LABEL SCOPE"),
+        ("a read flt_short", "43 or more"),
+        (f"a read flc_{'x' * 43}", "none of this interface"),
+        (f"a all {TOKEN}", "write, read, admin"),
+        (f"/a read {TOKEN}", "letters, digits"),
+        (f"good read {TOKEN}", "stands twice"),
+        (f"good read {OTHER}", "stands twice"),
+    ],
+)
+def test_one_wrong_line_and_no_token_is_taken_in(
+    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path, line: str, words: str
+):
+    """The line's number is told, its token never."""
+    file = tmp_path / "tokens"
+    file.write_text(f"good read {TOKEN}\n\n{line}\n")
+    _, err = said(capsys, "tokens", "import", str(file), "--store", url, code=2)
+    assert f"{file}:3: " in err
+    assert words in err
+    assert not any(token in err for token in (TOKEN, OTHER, "flt_short", "flc_x"))
+    with closing(open_store(url)) as store:
         assert not store.api_tokens()
 
 

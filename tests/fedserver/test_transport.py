@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import queue
@@ -26,7 +27,9 @@ from fedserver.transport import (
     BidiGrid,
     NoInitialModel,
     NullListener,
+    RoundGrid,
     Stopped,
+    SuperLinkGrid,
     TooFewClients,
     check_address,
     prepare_flower_process,
@@ -459,6 +462,12 @@ def test_who_is_waited_for_is_said_now_and_then() -> None:
         assert [call for call in listener.of("waiting") if call[1] == 3] == [(1, 3)] * 3
     finally:
         grid.stop(0.2)
+
+
+@pytest.mark.parametrize("kind", [BidiGrid, SuperLinkGrid])
+def test_waiting_is_said_every_thirty_seconds(kind: type[RoundGrid]) -> None:
+    """Unless a test wants it sooner, whichever way clients come."""
+    assert inspect.signature(kind).parameters["say_waiting_s"].default == 30.0
 
 
 def test_a_client_that_fails_is_told_with_the_reason() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from types import FrameType
 from typing import Any
 
@@ -120,3 +121,27 @@ def test_labels_are_those_that_a_walk_through_all_finds(
             expected = f"{name}#{count}"
         held[holder] = expected
         assert labels.take(holder, name) == expected
+
+
+# --- what is shown of a name ------------------------------------------------------------------------
+
+
+def test_a_client_is_shown_as_a_keyed_hash_of_its_name() -> None:
+    """``c-`` and 8 hex digits of HMAC-SHA256 (RFC 2104) under the store's secret, written out here."""
+    secret, block = b"s" * 32, 64
+    names = Names(secret)
+    names.seen(7, "hospital-a", False)
+    key = secret.ljust(block, b"\0")
+    inner = sha256(bytes(byte ^ 0x36 for byte in key) + b"hospital-a").digest()
+    outer = sha256(bytes(byte ^ 0x5C for byte in key) + inner).hexdigest()
+    assert names.pseudonym(7) == f"c-{outer[:8]}"
+
+
+def test_two_stores_know_a_client_by_two_pseudonyms() -> None:
+    """The same in every run of a store, and of no use to whoever has another one."""
+    shown = []
+    for secret, node in ((b"one" * 11, 1), (b"one" * 11, 5), (b"two" * 11, 1)):
+        names = Names(secret)
+        names.seen(node, "hospital-a", False)
+        shown.append(names.pseudonym(node))
+    assert shown[0] == shown[1] != shown[2]

@@ -18,7 +18,7 @@ from fedserver_hooks.recorder import RoundRecorder
 from telemetry.domain import Owner, RoundRecord
 from telemetry.errors import StoreError
 from telemetry.store.memory import InMemoryStore
-from tests.fedserver_hooks.fakes import HandClock, recorder
+from tests.fedserver_hooks.fakes import T0, HandClock, recorder
 
 
 def play(book: RoundRecorder, clock: HandClock, rounds: int = 3) -> None:
@@ -80,6 +80,26 @@ def test_a_round_knows_its_clients_phases_and_metrics() -> None:
     assert dict(record.train_metrics) == {"loss": 1.0}
     assert dict(record.evaluate_metrics) == {"accuracy": 0.1}
     assert record.closed
+
+
+def test_the_bytes_of_a_round_are_those_of_both_its_phases() -> None:
+    """To each client and from it, training and evaluation added; unknown where nobody counted."""
+    store = InMemoryStore()
+    book = recorder(store)
+    book.start()
+    book.begin_round(1)
+    book.sent("train", [1, 2], size_bytes=100)
+    book.replied(1, "train", T0, 90)
+    book.sent("evaluate", [1], size_bytes=70)
+    book.replied(1, "evaluate", T0, 5)
+    book.begin_round(2)
+    book.sent("train", [1, 2])
+    book.replied(1, "train", T0)
+    book.finish("completed")
+    first, second = (store.round(book.run.run_id, number) for number in (1, 2))
+    assert [(p.bytes_to, p.bytes_from) for p in first.participants] == [(170, 95), (100, None)]
+    assert (first.bytes_to_clients, first.bytes_from_clients) == (270, 95)
+    assert (second.bytes_to_clients, second.bytes_from_clients) == (None, None)
 
 
 def test_a_client_that_sends_its_running_total_is_marked_and_told_of_once(warnings: Any) -> None:
@@ -473,8 +493,8 @@ def test_late_reports_are_counted_once_however_often_the_end_is_tried() -> None:
 
     store, clock = SlowToEnd(), HandClock()
     book = recorder(store, clock=clock)
+    book.late(1, "train", {"emissions_kg": 0.001}, 0, clock.now)  # no round is open yet
     book.start()
-    book._unplaced = 1
     book.finish("completed")
     assert store.tries == 4
     assert store.run(book.run.run_id).totals.reports_late == 1
@@ -489,7 +509,7 @@ def test_a_late_report_between_two_rounds_is_in_one_of_them() -> None:
     book = recorder(store, clock=clock)
     book.start()
     book.begin_round(1)
-    submit, others = book._writer.submit, []
+    submit, others = book._open._submit, []
 
     def meanwhile(key: Any, make: Any, *, closed: bool) -> None:
         if closed and key == (1, 1):
@@ -499,7 +519,7 @@ def test_a_late_report_between_two_rounds_is_in_one_of_them() -> None:
             others[0].join(0.2)
         submit(key, make, closed=closed)
 
-    book._writer.submit = meanwhile  # type: ignore[method-assign]
+    book._open._submit = meanwhile
     book.begin_round(2)
     others[0].join()
     book.finish("completed")
@@ -522,7 +542,7 @@ class SecondsEach:
 def test_no_overhead_is_lost_between_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several add to it at once, and it is exported as a counter."""
     book = recorder()
-    monkeypatch.setattr("fedserver_hooks.recorder.time", SecondsEach())
+    monkeypatch.setattr("fedserver_hooks.edge.time", SecondsEach())
 
     def twenty() -> None:
         for _ in range(20):

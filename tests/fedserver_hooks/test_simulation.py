@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,11 @@ def test_the_machines_energy_is_split_by_cpu_time() -> None:
     assert record.server_energy_kwh == pytest.approx(ROUND_KWH * (1 + 24 / 120), rel=1e-6)
     assert {r.scope for r in record.accepted} == {"process"}
     assert record.outcomes == {"reported": 3}
+    turns = sorted((r.started_at, r.ended_at) for r in record.accepted)
+    for (_, ended), (started, _) in pairwise(
+        turns
+    ):  # no moment of the measurement is claimed twice
+        assert ended == started
 
 
 def test_the_two_line_form_is_of_the_whole_machine_and_may_have_a_budget() -> None:

@@ -237,6 +237,33 @@ def test_a_broken_store_does_not_change_the_model(monkeypatch: pytest.MonkeyPatc
     assert book.errors["store"] >= 3
 
 
+class BrokenClock(HandClock):
+    """Tells the time until the run has begun, and then raises."""
+
+    broken = False
+
+    def __call__(self) -> float:
+        if self.broken:
+            raise RuntimeError("the clock is broken")
+        return super().__call__()
+
+
+def test_a_fault_of_ours_in_every_call_does_not_change_the_model(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever the recorder does on the training's time raises: counted each time, said once."""
+    bare = train(FedAvg(), fleet())
+    clock = BrokenClock()
+    book = recorder(clock=clock)
+    book.start()
+    clock.broken = True
+    with caplog.at_level(logging.WARNING):
+        result = train(EmissionsStrategy(FedAvg(), book), fleet(emissions_kg=0.002))
+    assert bytes_of(result.arrays) == bytes_of(bare.arrays)
+    assert book.errors["hook"] >= 3
+    assert sum("telemetry (hook)" in r.getMessage() for r in caplog.records) == 1
+
+
 def test_a_late_reply_is_taken_apart_like_any_other() -> None:
     """Its report counts where it arrives."""
     store = InMemoryStore()

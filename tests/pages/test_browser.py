@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from telemetry.service.pages.formats import FACTORS, even, shown
-from telemetry.testing import make_round
+from telemetry.store.memory import InMemoryStore
+from telemetry.testing import START, make_round
 from tests.browser import Browser, Theme, browser
 from tests.pages import made_up
 from tests.pages.reading import READY, api, check_run, drawn, figures, serving
@@ -236,7 +237,7 @@ def test_nothing_is_wrong_with_the_form_and_with_empty_pages(
 ):
     """The form, a wrong token, a run that is not there, no run yet."""
     window.look(width, theme)
-    with serving(made_up.InMemoryStore(), read_token=TOKEN) as url:
+    with serving(InMemoryStore(), read_token=TOKEN) as url:
         window.open(f"{url}/")
         assert window.js("return location.pathname") == "/login"
         assert window.axe() == []
@@ -368,7 +369,7 @@ def test_series_differ_without_colour(window: Browser, base: str):
 
 def test_many_rounds_are_folded_and_asked_for_once(window: Browser):
     """1,500 rounds: all are drawn, fifty are in the table, and later requests are small."""
-    store = made_up.InMemoryStore()
+    store = InMemoryStore()
     made_up.begin(store, made_up.LIVE, rounds_planned=2000)
     made_up.play(store, made_up.LIVE, range(1500))
     with serving(store) as url:
@@ -415,7 +416,7 @@ def test_an_idle_page_costs_a_304(window: Browser, base: str):
 
 def test_news_appear_without_a_reload(window: Browser):
     """A run in the list; on its page a first round, metrics of a new name, an attempt, the end."""
-    store = made_up.InMemoryStore()
+    store = InMemoryStore()
     with serving(store) as url:
         window.open(url, until=READY)
         window.js("window.stayed = true")
@@ -432,7 +433,7 @@ def test_news_appear_without_a_reload(window: Browser):
         window.wait("document.querySelectorAll('#rounds tbody tr').length === 3")
         window.wait("document.querySelectorAll('#rounds th[data-metric]').length === 3")
         assert window.js("return !document.getElementById('chart-metric').hidden")
-        metrics = {"evaluate_metrics": {"accuracy": 0.5, "f1": 0.25}}
+        metrics: dict[str, Any] = {"evaluate_metrics": {"accuracy": 0.5, "f1": 0.25}}
         store.record_round(make_round(3, run_id=made_up.LIVE, clients={"a": 0.001}, **metrics))
         window.wait("document.querySelectorAll('#rounds th[data-metric]').length === 4")
         window.wait(
@@ -465,8 +466,8 @@ def test_a_server_that_goes_away_is_told_and_found_again(window: Browser):
     assert figures(window, "#components")[0][1]
     with serving(store, port=int(url.rpartition(":")[2])) as url:
         window.wait("document.getElementById('live').textContent === 'Live'")
-        store.finish_run(made_up.LIVE, "completed", made_up.START)
-        store.delete_run(made_up.LIVE, made_up.START)
+        store.finish_run(made_up.LIVE, "completed", START)
+        store.delete_run(made_up.LIVE, START)
         window.wait(
             "document.getElementById('live').textContent.startsWith('Not live: this run is not there')"
         )

@@ -200,6 +200,24 @@ def test_a_bare_loopback_report_is_on_the_servers_host() -> None:
     assert record.reports_without_host == 0
 
 
+def test_a_report_without_energy_is_converted_with_its_own_intensity() -> None:
+    """0.0008 kg at its 100 g/kWh are 0.008 kWh, whatever the server's grid makes of a kWh."""
+    record = round_of(
+        report("1", 0.0008, carbon_intensity_g_per_kwh=100.0, host_id=SERVER_HOST), server_kwh=0.01
+    )
+    assert record.clients_energy_kwh == pytest.approx(0.008, rel=1e-12)
+    assert record.clients_emissions_kg == pytest.approx(0.008 * 1.5 * 0.2, rel=1e-12)
+
+
+def test_a_split_off_report_has_a_host_even_where_it_counts_as_it_said() -> None:
+    """Without PUE a bare number from the server's machine comes back as the same grams."""
+    record = round_of(
+        report("1", 0.0008, loopback=True), server_kwh=0.01, factors=replace(FACTORS, pue=1.0)
+    )
+    assert record.clients_emissions_kg == record.clients_reported_emissions_kg == 0.0008
+    assert record.reports_without_host == 0
+
+
 def test_a_bare_report_from_elsewhere_counts_in_full_and_is_said_to() -> None:
     """Nobody knows its machine: its emissions are added, and the round says how many are so."""
     record = round_of(report("1", 0.0008), report("2", 0.0008))

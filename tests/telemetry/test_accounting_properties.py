@@ -24,9 +24,8 @@ from telemetry.accounting import (
 )
 from telemetry.accounting import window as worked
 from telemetry.digest import run_sha256
-from telemetry.domain import Lap, RoundSummary, RunTotals, field_names
+from telemetry.domain import Lap, RoundSummary, RunTotals, field_names, metered_part
 from telemetry.domain.evidence import rows_sha256
-from telemetry.domain.round import metered_part
 from telemetry.marks import BareHistory
 from telemetry.store import Store, open_store
 from telemetry.testing import OWNER, START, make_report, make_run

@@ -9,8 +9,11 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from telemetry.errors import RunNotFound, StoreError, TelemetryError
+from telemetry.exporters.family import FamiliesCollector
+from telemetry.exporters.process_families import INGEST_FAMILIES
 from telemetry.service import ingest as module
 from telemetry.service.ingest import PROBLEM_HOLDS_S, TOGETHER, Busy, Ingest
 from telemetry.store.deliveries import DeliveredRun, Delivery
@@ -103,3 +106,73 @@ def test_one_bad_delivery_is_no_fault_of_the_database():
     came_to = taken(store, 3, writer)
     assert [one if isinstance(one, int) else type(one) for one in came_to] == [1, RunNotFound, 1]
     assert writer.problem is None
+
+
+def test_what_became_of_deliveries_is_counted():
+    """News, repeats, what cannot be taken, what the database would not write, and who was sent away."""
+    store = SlowStore()
+    store.start_run(make_run("run-1"), None, make_run().started_at)  # type: ignore[arg-type]
+    writer = Ingest(store)
+    assert writer.last_stored_at is None
+    taken(store, 3, writer)  # the second is another writer's
+    assert writer.outcomes == {"stored": 2, "repeated": 0, "refused": 1, "failed": 0, "busy": 1}
+    first = writer.last_stored_at
+    assert first is not None
+    assert (sum(writer.writes.so_far.counts), writer.waiting) == (2, 0)
+
+    again = Ingest(store)
+    store.entered.clear()
+    store.go_on.clear()
+    taken(store, 1, again)
+    assert again.outcomes == {"stored": 0, "repeated": 1, "refused": 0, "failed": 0, "busy": 1}
+    assert again.last_stored_at is None
+
+    failing = Ingest(store)
+    store.entered.clear()
+    store.go_on.clear()
+    store.fault = StoreError("memory://", "made to fail")
+    taken(store, 2, failing)
+    assert failing.outcomes == {"stored": 0, "repeated": 0, "refused": 0, "failed": 2, "busy": 1}
+    assert sum(failing.writes.so_far.counts) == 2
+
+
+def test_who_waits_is_counted_while_waiting():
+    """From the taking in to the answer."""
+    store = SlowStore()
+    writer = Ingest(store)
+
+    async def look() -> list[int]:
+        writer.start()
+        tasks = [asyncio.create_task(writer.take(a_run(f"run-{n}"))) for n in range(3)]
+        await asyncio.to_thread(store.entered.wait, 10)
+        while writer.waiting < 3:
+            await asyncio.sleep(0)
+        seen = [writer.waiting]
+        store.go_on.set()
+        await asyncio.gather(*tasks)
+        await asyncio.to_thread(writer.close)
+        return [*seen, writer.waiting]
+
+    assert asyncio.run(look()) == [3, 0]
+
+
+def test_the_page_tells_how_ingest_stands():
+    """Failing while the last write failed lately, with how many wait and what became of the others."""
+    now = [0.0]
+    store = SlowStore()
+    writer = Ingest(store, monotonic=lambda: now[0])
+    registry = CollectorRegistry()
+    registry.register(FamiliesCollector(INGEST_FAMILIES, writer))
+
+    def figures() -> list[float | None]:
+        failed = registry.get_sample_value("fl_ingest_deliveries_total", {"outcome": "failed"})
+        names = ("fl_ingest_failing", "fl_ingest_waiting_deliveries")
+        last = registry.get_sample_value("fl_ingest_last_stored_timestamp_seconds")
+        return [failed, *map(registry.get_sample_value, names), last]
+
+    assert figures() == [0, 0, 0, None]
+    store.fault = StoreError("memory://", "made to fail")
+    taken(store, 2, writer)
+    assert figures() == [2, 1, 0, None]
+    now[0] = PROBLEM_HOLDS_S
+    assert figures() == [2, 0, 0, None]

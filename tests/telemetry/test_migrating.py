@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import shutil
+from base64 import b64decode, b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -98,6 +101,52 @@ def test_a_reader_reads_the_views_and_nothing_else(postgres_url: str, postgres: 
         for table in ("api_tokens", "telemetry_secret", "runs", "reports", "round_noise"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"SELECT count(*) FROM {table}")
+
+
+def test_a_reader_with_a_password_logs_in_and_reads(postgres_url: str, postgres: PostgresServer):
+    """Its views, with that password alone; a new password replaces it, and no log holds either."""
+    role = f"{READER}_login"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET log_statement = 'all'")
+        connection.execute("SELECT pg_reload_conf()")
+    for password in ("first-'word", "second-word"):
+        migrating.grant_reading(postgres_url, role, password)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM RESET log_statement")
+        connection.execute("SELECT pg_reload_conf()")
+        stored = connection.execute(
+            "SELECT a.rolcanlogin, a.rolpassword, r.rolconfig "
+            "FROM pg_authid a JOIN pg_roles r USING (rolname) WHERE rolname = %s",
+            (role,),
+        ).fetchone()
+        assert stored is not None
+        can_login, verifier, settings = stored
+        assert can_login
+        assert verifier.startswith("SCRAM-SHA-256$")
+        assert set(settings) == {"default_transaction_read_only=on", "statement_timeout=30s"}
+        known = {p: fits(verifier, p) for p in ("first-'word", "second-word")}
+        assert known == {"first-'word": False, "second-word": True}
+    log = (postgres.folder / "log").read_text(errors="replace")
+    assert f'ALTER ROLE "{role}" LOGIN PASSWORD' in log
+    assert "second-word" not in log
+    with psycopg.connect(postgres_url.replace("postgres@", f"{role}@")) as connection:
+        assert connection.execute("SELECT count(*) FROM v_run").fetchone() == (0,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT count(*) FROM api_tokens")
+
+
+def fits(verifier: str, password: str) -> bool:
+    """Whether a SCRAM-SHA-256 verifier is that of a password (RFC 5802, StoredKey)."""
+    iterations, salt, keys = verifier.removeprefix("SCRAM-SHA-256$").replace("$", ":").split(":", 2)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), b64decode(salt), int(iterations))
+    client = hmac.digest(salted, b"Client Key", "sha256")
+    return b64encode(hashlib.sha256(client).digest()).decode() == keys.split(":")[0]
+
+
+def test_no_mighty_role_gets_a_password(postgres_url: str):
+    """Least of all the one that is connected: its own would be changed."""
+    with pytest.raises(StoreError, match="may do more than read"):
+        migrating.grant_reading(postgres_url, "postgres", "word")
 
 
 def test_what_has_no_roles_or_is_not_there_says_so(sqlite_url: str, bare_url: str, tmp_path: Path):

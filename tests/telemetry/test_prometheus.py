@@ -81,6 +81,7 @@ CONTRACT: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "fl_training_metric": ("gauge", ("name", "split")),
     "fl_round_emissions_co2eq_grams": ("gauge", ("round", "component")),
     "fl_round_cumulative_emissions_co2eq_grams": ("gauge", ("round",)),
+    "fl_round_energy_joules": ("gauge", ("round", "component")),
     "fl_round_training_metric": ("gauge", ("round", "name", "split")),
     "fl_round_duration_seconds": ("gauge", ("round",)),
     "fl_round_coverage_ratio": ("gauge", ("round",)),
@@ -408,6 +409,26 @@ def test_only_the_last_attempt_of_a_round_has_series(store: Store) -> None:
     assert value(found, "fl_emissions_co2eq_grams_total", component="clients") == 750.0
     cumulative = value(found, "fl_round_cumulative_emissions_co2eq_grams", round="1")
     assert cumulative == pytest.approx(750.0 + 2 * 0.174, rel=1e-12)
+
+
+def test_energy_of_a_round_is_absent_where_it_is_unknown(store: Store) -> None:
+    """In joules; a round that was not metered, and clients of whom none names an energy, have none."""
+    measured = make_report("a", 0.1, energy_kwh=0.25, counted_energy_kwh=0.25)
+    clients: dict[str, float | str] = {"a": 0.1, "b": "missing"}
+    a_run(
+        store,
+        make_round(1, server_kwh=0.5, clients=clients, reports=(measured,)),
+        make_round(2, server_kwh=None, clients={"a": 0.1}),
+        make_round(3, server_kwh=0.125),
+        make_round(4, closed=False, clients={"a": 0.1}),
+    )
+    found = samples(registry_of(store))
+    name = "fl_round_energy_joules"
+    assert {labels: joule for (metric, labels), joule in found.items() if metric == name} == {
+        frozenset({("round", "1"), ("component", "server")}): 1_800_000.0,
+        frozenset({("round", "1"), ("component", "clients")}): 900_000.0,
+        frozenset({("round", "3"), ("component", "server")}): 450_000.0,
+    }
 
 
 def test_the_histogram_counts_up(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,7 @@ from tests.telemetry.test_store_contract import LOOKS, OWNERS, STEPS, done, ever
 
 PAST_SCHEMAS = Path(__file__).parent / "schemas"
 CLIENTS: dict[str, float | str] = {"1": 0.5, "2": "missing", "3": "negative"}
-VIEWS = ("v_run", "v_round", "v_client_round")
+VIEWS = ("v_run", "v_round", "v_client_round", "v_report", "v_run_value")
 
 
 @pytest.fixture
@@ -316,6 +317,19 @@ def test_the_reading_role_reads_views_and_nothing_else(postgres_url: str):
 
 
 # --- trouble --------------------------------------------------------------------------------------
+
+
+def test_a_database_without_an_encoding_keeps_text_as_it_is(postgres: PostgresServer):
+    """SQL_ASCII is what a server in the C locale makes."""
+    name = f"plain_{os.getpid()}"
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII'")
+    try:
+        with closing(open_store(postgres.url(name))) as store:
+            store.start_run(make_run(run_name="Größe"), OWNER, START)
+            assert store.runs()[0].info.run_name == "Größe"
+    finally:
+        postgres.drop_database(name)
 
 
 def test_passwords_are_shown_nowhere(postgres: PostgresServer):

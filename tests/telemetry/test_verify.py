@@ -182,6 +182,7 @@ NOT_FACTS = {
     ("runs", "run_id"),  # then it is another run, of which there are no rounds
     ("runs", "owner"), ("runs", "last_seen_at"),  # whose it was, not what it came to
     ("runs", "writer"),  # who delivers it
+    ("runs", "lower_is_better"),  # for views: which way the metric goes, by its name
     ("run_totals", "run_id"),  # then the run has no totals and cannot be read
     ("run_totals", "reports_late"),  # more than in the rounds may well be: a test of its own
 }  # fmt: skip

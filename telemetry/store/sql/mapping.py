@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import Table
 
+from telemetry.analysis.value import falls
 from telemetry.domain import (
     SERVER_PHASES,
     Factors,
@@ -251,6 +252,7 @@ def values_from_info(info: RunInfo) -> dict[str, Any]:
     return {
         **{name: getattr(info, name) for name in _INFO_SCALARS},
         **{name: getattr(info.factors, name) for name in _FACTORS},
+        "lower_is_better": falls(info.value_metric),
         "metric_names": json.dumps(info.metric_names),
         "software": json.dumps(info.software),
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, NullPool
 
 from telemetry.errors import StoreError
+from telemetry.progress import Tell, nobody
 from telemetry.store.sql import postgres, sqlite
 from telemetry.store.sql.problems import store_errors
 from telemetry.store.sql.schema import SHIPPED, Migrations, State
@@ -39,11 +40,14 @@ def facts(url: str, migrations: Migrations = SHIPPED) -> SchemaFacts:
             return _facts(connection, url, migrations)
 
 
-def upgrade(url: str, migrations: Migrations = SHIPPED) -> tuple[str | None, str]:
+def upgrade(
+    url: str, migrations: Migrations = SHIPPED, tell: Tell = nobody
+) -> tuple[str | None, str]:
     """Bring the database to the newest schema: the revision before, and now.
 
     An empty PostgreSQL database and a missing SQLite file get their tables. One process does it at
     a time, in one transaction: the whole way is gone, or none of it. A SQLite file is copied first.
+    ``tell`` hears of each page that is copied, and of each revision.
     """
     if url.startswith("postgresql:"):
         address, shown = postgres.parse(url)
@@ -52,16 +56,19 @@ def upgrade(url: str, migrations: Migrations = SHIPPED) -> tuple[str | None, str
             postgres.lock_schema(connection)
             before = _facts(connection, shown, migrations)
             if before.state is not State.CURRENT:
-                postgres.upgrade(connection, migrations)
+                postgres.upgrade(connection, migrations, tell)
         return before.revision, migrations.head
     path = sqlite.path_of(url)
     revision = facts(url, migrations).revision if path.exists() else None
-    with closing(sqlite.open_sqlite(url, migrations=migrations)):
+    with closing(sqlite.open_sqlite(url, migrations=migrations, tell=tell)):
         return revision, migrations.head
 
 
-def grant_reading(url: str, role: str) -> None:
-    """Let a role of PostgreSQL (made if need be) read the views. Raises `StoreError`."""
+def grant_reading(url: str, role: str, password: str | None = None) -> None:
+    """Let a role of PostgreSQL (made if need be) read the views. Raises `StoreError`.
+
+    With a password the role may log in; without one, whether it may stays as it is.
+    """
     if not url.startswith("postgresql:"):
         raise StoreError(url, "only PostgreSQL has roles")
     address, shown = postgres.parse(url)
@@ -70,7 +77,7 @@ def grant_reading(url: str, role: str) -> None:
         postgres.lock_schema(connection)
         if _facts(connection, shown, SHIPPED).state is not State.CURRENT:
             raise StoreError(shown, "has not this program's schema; `migrate up` brings it there")
-        postgres.grant_reading(connection, role)
+        postgres.grant_reading(connection, role, password)
 
 
 def history(migrations: Migrations = SHIPPED) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_ur
 from sqlalchemy.exc import ArgumentError
 
 from telemetry.errors import SchemaOutdated, StoreError
+from telemetry.progress import Tell, nobody
 from telemetry.store.sql.files import SECRET_BYTES
 from telemetry.store.sql.problems import store_errors
 from telemetry.store.sql.schema import SHIPPED, Migrations, State
@@ -21,10 +22,13 @@ from telemetry.store.sql.store import SqlStore
 
 READER_ROLE: Final = "telemetry_reader"
 """May read the views and the training metrics, and nothing else: for dashboards."""
-READABLE: Final = ("v_run", "v_round", "v_client_round", "training_metrics")
+READABLE: Final = (
+    "v_run", "v_round", "v_client_round", "v_report", "v_run_value", "training_metrics",
+)  # fmt: skip
 _DRIVER: Final = "postgresql+psycopg"
 _SCHEMA_LOCK: Final = 0x666C5F74  # any number that nobody else's advisory lock has: "fl_t"
 _CONNECT_TIMEOUT_S: Final = 5
+_READER_TIMEOUT_S: Final = 30
 _UNACKNOWLEDGED_MS: Final = 10_000
 """A server that stops to answer is given up after this long, not after the kernel's 15 minutes."""
 
@@ -68,6 +72,7 @@ def make_engine(address: URL, busy_timeout_s: float = 5.0, **options: Any) -> En
                 "connect_timeout": _CONNECT_TIMEOUT_S,
                 "tcp_user_timeout": _UNACKNOWLEDGED_MS,
                 "application_name": "fedserver-telemetry",
+                "client_encoding": "UTF8",  # an SQL_ASCII database would hand out bytes
                 "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
             },
             **options,
@@ -110,9 +115,9 @@ def lock_schema(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
 
 
-def upgrade(connection: Connection, migrations: Migrations = SHIPPED) -> None:
+def upgrade(connection: Connection, migrations: Migrations = SHIPPED, tell: Tell = nobody) -> None:
     """Bring the schema to the newest revision, within the connection's transaction."""
-    migrations.upgrade(connection)
+    migrations.upgrade(connection, tell)
     connection.execute(text("CREATE TABLE IF NOT EXISTS telemetry_secret (secret TEXT NOT NULL)"))
     connection.execute(
         text(
@@ -123,8 +128,14 @@ def upgrade(connection: Connection, migrations: Migrations = SHIPPED) -> None:
     )
 
 
-def grant_reading(connection: Connection, role: str = READER_ROLE) -> None:
-    """Let ``role`` (made if need be, without a login) read the views, and nothing else."""
+def grant_reading(
+    connection: Connection, role: str = READER_ROLE, password: str | None = None
+) -> None:
+    """Let ``role`` (made if need be, without a login) read the views, and nothing else.
+
+    With a password it may log in, for dashboards. The password is turned into its SCRAM verifier
+    here: no statement, and so no log of the server, ever holds it.
+    """
     quoted = connection.dialect.identifier_preparer.quote_identifier(role)
     known = connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role})
     if known.first() is None:
@@ -132,6 +143,29 @@ def grant_reading(connection: Connection, role: str = READER_ROLE) -> None:
     schema = connection.execute(text("SELECT quote_ident(current_schema())")).scalar_one()
     connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {quoted}"))
     connection.execute(text(f"GRANT SELECT ON {', '.join(READABLE)} TO {quoted}"))
+    if password is not None:
+        _let_in(connection, role, quoted, password)
+
+
+def _let_in(connection: Connection, role: str, quoted: str, password: str) -> None:
+    """Give a role that only reads a login. Raises `StoreError` for a role that may do more."""
+    powers = "rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
+    mighty = connection.execute(
+        text(f"SELECT {powers} OR rolname = current_user FROM pg_roles WHERE rolname = :role"),  # noqa: S608 names of our own
+        {"role": role},
+    ).scalar_one()
+    if mighty:
+        raise StoreError("postgresql:…", f"the role {role} may do more than read: choose another")
+    session = connection.connection.driver_connection
+    assert session is not None
+    verifier = session.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
+    literal = verifier.decode().replace("'", "''")
+    connection.exec_driver_sql(f"ALTER ROLE {quoted} LOGIN PASSWORD '{literal}'")
+    # A panel writes nothing, and none may keep the database busy for ever.
+    connection.exec_driver_sql(f"ALTER ROLE {quoted} SET default_transaction_read_only = on")
+    connection.exec_driver_sql(
+        f"ALTER ROLE {quoted} SET statement_timeout = '{_READER_TIMEOUT_S}s'"
+    )
 
 
 def _secret(connection: Connection, shown: str) -> bytes:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, column, inspect, select, table
 
 from telemetry.errors import SchemaUnknown
+from telemetry.progress import Tell, nobody
 
 if TYPE_CHECKING:
     from alembic.script import Script
 
 VERSION_TABLE: Final = "telemetry_schema"
 """Not Alembic's usual name: another program's database has that one, too."""
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The newest revision; stated, so that opening an up-to-date file loads no Alembic."""
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -62,12 +64,15 @@ class Migrations:
             f"{self.head}); use the version of this program that wrote it, or a newer one",
         )
 
-    def upgrade(self, connection: Connection) -> None:
+    def upgrade(self, connection: Connection, tell: Tell = nobody) -> None:
         """Bring the database to `head`, within the connection's transaction."""
         from alembic import command
         from alembic.config import Config
 
-        config = Config(attributes={"connection": connection})
+        done = count(1)
+        tell(0, self._missing(connection), "upgrade")
+        told = lambda **_: tell(next(done))  # noqa: E731
+        config = Config(attributes={"connection": connection, "told": told})
         config.set_main_option("script_location", _escaped(_MIGRATIONS))
         config.set_main_option("path_separator", "newline")
         config.set_main_option("version_locations", "\n".join(map(_escaped, self.folders)))
@@ -81,6 +86,13 @@ class Migrations:
     def history(self) -> list[tuple[str, str]]:
         """Every revision, oldest first, with what it brought."""
         return [(one.revision, one.doc) for one in reversed(self._revisions())]
+
+    def _missing(self, connection: Connection) -> int:
+        """How many revisions the database lacks."""
+        names = [revision for revision, _ in self.history()]
+        if VERSION_TABLE not in inspect(connection).get_table_names():
+            return len(names)
+        return len(names) - 1 - names.index(_stored_revision(connection) or "")
 
     def _known(self) -> frozenset[str]:
         return frozenset(revision.revision for revision in self._revisions())

@@ -16,6 +16,7 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, select
 
 from telemetry.errors import StoreError
+from telemetry.progress import Tell, nobody
 from telemetry.store.sql.files import file_lock, read_or_make_secret
 from telemetry.store.sql.problems import store_errors
 from telemetry.store.sql.schema import SHIPPED, Migrations, State
@@ -25,17 +26,24 @@ from telemetry.store.sql.tables import runs
 logger = logging.getLogger(__name__)
 
 _PREFIX: Final = "sqlite:///"
+_PAGES: Final = 2_000
+"""Pages of a file, 4 KiB each, that are copied at a time."""
 
 
 def open_sqlite(
-    url: str, *, create: bool = True, busy_timeout_s: float = 5.0, migrations: Migrations = SHIPPED
+    url: str,
+    *,
+    create: bool = True,
+    busy_timeout_s: float = 5.0,
+    migrations: Migrations = SHIPPED,
+    tell: Tell = nobody,
 ) -> SqlStore:
     """The store in a file, created or upgraded if need be; see `telemetry.store.open_store`."""
     path = path_of(url)
     if not create and not path.exists():
         raise StoreError(url, "there is no such file")
     with store_errors(url), file_lock(path, url, busy_timeout_s):
-        _prepare(path, url, busy_timeout_s, migrations)
+        _prepare(path, url, busy_timeout_s, migrations, tell)
         secret = read_or_make_secret(path, url)
     engine = make_engine(path, busy_timeout_s)
     return SqlStore(engine, url=url, secret=secret, forget=lambda: _forget(engine, url))
@@ -118,27 +126,29 @@ def _forget(engine: Engine, url: str) -> None:
 # --- schema ------------------------------------------------------------------------------------
 
 
-def _prepare(path: Path, url: str, busy_timeout_s: float, migrations: Migrations) -> None:
+def _prepare(
+    path: Path, url: str, busy_timeout_s: float, migrations: Migrations, tell: Tell
+) -> None:
     """Bring the file to this program's schema; called under the file's lock."""
     engine = make_engine(path, busy_timeout_s, poolclass=NullPool)
     # Nothing was changed so far: a file that is not ours stays as it is, to the byte.
     with engine.connect() as connection:
         state = migrations.state(connection, url)
     if state is not State.CURRENT:
-        _upgrade(engine, path, migrations, state)
+        _upgrade(engine, path, migrations, state, tell)
     with closing(sqlite3.connect(path, timeout=busy_timeout_s)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")  # kept in the file
 
 
-def _upgrade(engine: Engine, path: Path, migrations: Migrations, state: State) -> None:
+def _upgrade(engine: Engine, path: Path, migrations: Migrations, state: State, tell: Tell) -> None:
     # Rebuilding a table drops it, which would delete the rows that refer to it; SQLite takes this
     # setting outside a transaction only (https://sqlite.org/lang_altertable.html, section 7).
     event.listen(engine, "connect", _without_foreign_keys)
     with engine.execution_options(**{WRITES: True}).begin() as connection:
         if state is State.OLDER and connection.execute(select(runs.c.run_id).limit(1)).first():
             # The write lock is ours: the copy is what is upgraded, nothing comes in between.
-            _copy(path, path.with_name(f"{path.name}.before-{migrations.head}"))
-        migrations.upgrade(connection)
+            _copy(path, path.with_name(f"{path.name}.before-{migrations.head}"), tell)
+        migrations.upgrade(connection, tell)
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
         if broken is not None:
             raise sqlite3.IntegrityError(f"the upgrade left rows without their {broken[2]}")
@@ -148,11 +158,14 @@ def _without_foreign_keys(connection: sqlite3.Connection, _: object) -> None:
     connection.execute("PRAGMA foreign_keys = OFF")
 
 
-def _copy(path: Path, target: Path) -> None:
+def _copy(path: Path, target: Path, tell: Tell) -> None:
     """A whole copy of a database that may be in use; it appears under its name when complete."""
     unfinished = target.with_name(f"{target.name}.unfinished")
     unfinished.unlink(missing_ok=True)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(unfinished)) as copy:
-        source.backup(copy)
+        tell(0, what="copy pages")
+        source.backup(
+            copy, pages=_PAGES, progress=lambda _, left, of: tell(of - left, of)
+        )  # nobody else writes meanwhile, or the steps would begin anew
     unfinished.chmod(path.stat().st_mode & 0o777)
     unfinished.replace(target)

@@ -42,6 +42,7 @@ from telemetry.errors import (
     TelemetryError,
     ValueRefused,
 )
+from telemetry.progress import Tell, counted, nobody
 from telemetry.store import rules
 from telemetry.store.api_tokens import ApiToken
 from telemetry.store.deliveries import DeliveredEnd, DeliveredRounds, DeliveredRun, Delivery
@@ -209,11 +210,12 @@ class SqlStore:
         if self._forget is not None:
             self._forget()
 
-    def prune(self, before: datetime, now: datetime) -> Sequence[str]:
+    def prune(self, before: datetime, now: datetime, tell: Tell = nobody) -> Sequence[str]:
         """See `Store.prune`; the rows in the other tables go along (ON DELETE CASCADE)."""
         with self._writing() as connection:
             old = connection.execute(queries.to_prune(before)).scalars().all()
-            for run_id in old:
+            tell(0, len(old))
+            for run_id in counted(old, tell):
                 connection.execute(delete(tables.rounds).where(tables.rounds.c.run_id == run_id))
                 of_run = tables.runs.c.run_id == run_id
                 connection.execute(update(tables.runs).where(of_run).values(pruned_at=now))

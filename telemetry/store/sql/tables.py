@@ -150,6 +150,7 @@ runs: Final = Table(
     Column("server_host_id", Text),
     Column("tracker", Text),
     Column("value_metric", Text, nullable=False),
+    Column("lower_is_better", Boolean, nullable=False, server_default=false()),  # as its name says
     Column("budget_kg", Double),
     Column("on_budget", Text, nullable=False, server_default="warn"),
     Column("client_rows", Boolean, nullable=False, server_default=true()),

@@ -23,6 +23,7 @@ context.configure(
     render_as_batch=True,
     # Said to be unsafe for SQLite because its driver commits before DDL; ours begins by itself.
     transactional_ddl=True,
+    on_version_apply=context.config.attributes["told"],
 )
 with context.begin_transaction():
     context.run_migrations()
