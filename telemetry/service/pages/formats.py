@@ -48,7 +48,7 @@ def short(value: float, decimals: int | None = None) -> str:
         return _fixed(value, 0)
     if size < SMALLEST:
         return _exponential(value)
-    text = _fixed(value, 3 - _exponent(size))
+    text = _fixed(value, max(0, 3 - _exponent(size)))
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -77,7 +77,7 @@ def scaled(value: float, kind: str) -> float:
 def _fixed(value: float, decimals: int) -> str:
     """Rounded from the exact value, halves away from zero, thousands apart."""
     step = Decimal(1).scaleb(-decimals)
-    return format(Decimal(value).quantize(step, ROUND_HALF_UP), ",f")
+    return format(Decimal(value or 0.0).quantize(step, ROUND_HALF_UP), ",f")  # -0.0 is 0
 
 
 def _exponential(value: float) -> str:

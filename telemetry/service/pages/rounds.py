@@ -58,7 +58,7 @@ def rounds_table(part: Slice) -> str:
     return (
         '<section aria-labelledby="rounds-name"><h2 id="rounds-name">Rounds</h2>'
         f"{'' if part.rows else empty}"
-        f"{table('Rounds', head(*columns, metrics=part.metrics), body, 'rounds', 'even')}{_pages(part)}</section>"
+        f"{table('Round by round', head(*columns, metrics=part.metrics), body, 'rounds', 'even')}{_pages(part)}</section>"
     )
 
 

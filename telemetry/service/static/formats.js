@@ -38,7 +38,7 @@ export function short(value, decimals = null) {
   }
   if (size >= GROUPED_FROM) return fixed(value, 0);
   if (size < SMALLEST) return exponential(value);
-  const text = fixed(value, 3 - exponent(size));
+  const text = fixed(value, Math.max(0, 3 - exponent(size)));
   return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 }
 
