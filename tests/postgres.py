@@ -147,9 +147,14 @@ def wait_until_gone(server: PostgresServer, timeout_s: float = 10.0) -> None:
     raise AssertionError("the server still answers")
 
 
-def _programs() -> Path:
+def installed() -> Path | None:
+    """Where PostgreSQL's own programs are; None where it is not installed."""
     for folder in (_DEBIANS, _UNPACKED):
         for version in sorted(folder.glob("*/bin"), reverse=True):
             if (version / "initdb").exists():
                 return version
-    return missing("PostgreSQL is not installed; `.ci/debian-tools` fetches it")
+    return None
+
+
+def _programs() -> Path:
+    return installed() or missing("PostgreSQL is not installed; `.ci/debian-tools` fetches it")

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from telemetry.domain import Owner, RunEnd, RunInfo, StoredRun, utc_now
 from telemetry.errors import RoundConflict, RunDeleted, RunExists, RunNotFound
-from telemetry.service.bodies import BadBody, take_finish, take_rounds, take_run
+from telemetry.service.bodies import take_finish, take_rounds, take_run
+from telemetry.service.bounds import BadBody
 from telemetry.store import Store, open_store
 from telemetry.store.memory import InMemoryStore
 from telemetry.store.rules import may_resume

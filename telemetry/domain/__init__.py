@@ -10,6 +10,7 @@ codecarbon gives them, energies kWh at the meter (before PUE).
 
 from __future__ import annotations
 
+from telemetry.domain.columns import Columns
 from telemetry.domain.delivery import PendingRound, PendingRun, RunEnd
 from telemetry.domain.energy import emissions_kg, metered_part
 from telemetry.domain.estimates import communication_kg
@@ -26,6 +27,7 @@ from telemetry.domain.parts import (
 from telemetry.domain.round import RoundRecord
 from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun
 from telemetry.domain.summary import RoundSummary
+from telemetry.domain.times import UTC_TEXT_LENGTH, utc_text, utc_texts
 from telemetry.domain.vocabulary import (
     CLIENT_BUCKETS_G,
     COMPLETE_METERED_SHARE,
@@ -64,6 +66,8 @@ __all__ = [
     "ROUND_STATUSES",
     "SERVER_PHASES",
     "STRICT",
+    "UTC_TEXT_LENGTH",
+    "Columns",
     "Component",
     "Count",
     "ExposedRun",
@@ -106,4 +110,6 @@ __all__ = [
     "sha256_of",
     "sum_known",
     "utc_now",
+    "utc_text",
+    "utc_texts",
 ]

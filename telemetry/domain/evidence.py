@@ -8,30 +8,23 @@ tuples as arrays. NaN and infinities do not occur. Digests are SHA-256 (FIPS 180
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
-from operator import attrgetter
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from pydantic import BaseModel
 
+from telemetry.domain.columns import Columns
 from telemetry.domain.parts import Lap, ParticipantRecord, ReportRecord
-from telemetry.domain.vocabulary import field_names
+from telemetry.domain.times import utc_text
 
 
 def canonical_json(value: Any) -> bytes:
     """A record, or anything made of records, mappings, sequences and plain values, as bytes."""
-    text = json.dumps(
-        value,
-        default=_plain,
-        ensure_ascii=False,
-        allow_nan=False,
-        sort_keys=True,
-        separators=(",", ":"),
-    )
-    return text.encode()
+    return _encode(value).encode()
 
 
 def sha256_of(value: Any) -> str:
@@ -44,29 +37,49 @@ def rows_sha256(
     reports: Iterable[ReportRecord],
     laps: Iterable[Lap],
 ) -> str:
-    """Digest of the rows that a round's figures are made from.
-
-    Of ``{"laps": …, "participants": …, "reports": …}``, each a list of rows, each row a list of the
-    record's fields in their order: a tenth of the bytes that objects would take.
-    """
-    return sha256_of(
-        {
-            "laps": [_get_lap(row) for row in laps],
-            "participants": [_get_participant(row) for row in participants],
-            "reports": [_get_report(row) for row in reports],
-        }
+    """`columns_sha256` of rows."""
+    return columns_sha256(
+        Columns(ParticipantRecord, tuple(participants)),
+        Columns(ReportRecord, tuple(reports)),
+        Columns(Lap, tuple(laps)),
     )
 
 
-_get_lap = attrgetter(*field_names(Lap))
-_get_participant = attrgetter(*field_names(ParticipantRecord))
-_get_report = attrgetter(*field_names(ReportRecord))
+def columns_sha256(
+    participants: Columns,
+    reports: Columns,
+    laps: Columns,
+    give_way: Callable[[], object] = lambda: None,
+) -> str:
+    """Digest of the rows that a round's figures are made from.
+
+    Of the canonical JSON of ``{"laps": …, "participants": …, "reports": …}``, each a list of rows, each
+    row a list of the record's fields in their order: a tenth of the bytes that objects would take.
+    ``give_way`` is called now and then while it is made.
+    """
+    digest = sha256()
+    opening = "{"
+    for name, part in (("laps", laps), ("participants", participants), ("reports", reports)):
+        digest.update(f'{opening}"{name}":['.encode())
+        rows = zip(*part.written, strict=True)
+        between = ""
+        while some := list(islice(rows, ROWS_AT_ONCE)):
+            digest.update(f"{between}{_encode(some)[1:-1]}".encode())
+            between = ","
+            give_way()
+        opening = "],"
+    digest.update(b"]}")
+    return digest.hexdigest()
+
+
+ROWS_AT_ONCE: Final = 200
+"""Of a large round, so that never all of its rows are in memory once more, as text."""
 
 
 def _plain(value: Any) -> Any:
     """What JSON has no word for, as something it has."""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return utc_text(value)
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, BaseModel):
@@ -74,3 +87,13 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {item.name: getattr(value, item.name) for item in fields(value)}
     raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+_encode: Final = json.JSONEncoder(
+    default=_plain,
+    ensure_ascii=False,
+    allow_nan=False,
+    check_circular=False,  # no record holds one that holds it
+    sort_keys=True,
+    separators=(",", ":"),
+).encode

@@ -8,6 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from telemetry.domain.frozen import quickly_built
 from telemetry.domain.parts import Factors, Histogram
 from telemetry.domain.vocabulary import SERVER_PHASES, RoundStatus, ServerPhase
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from telemetry.domain.round import RoundRecord
 
 
+@quickly_built
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundSummary:
     """One stored round as a flat row: what exports, ``/metrics`` and tables are views of.
@@ -77,8 +79,8 @@ class RoundSummary:
     evaluate_metrics: Mapping[str, float]
 
     @classmethod
-    def of(cls, record: RoundRecord, cumulative_emissions_kg: float | None) -> RoundSummary:
-        """A round's figures, each worked out once; the cumulative one is the run's so far."""
+    def of(cls, record: RoundRecord, evidence_sha256: str | None) -> RoundSummary:
+        """A round's figures, each worked out once, with the digest of its rows; no cumulative one."""
         imputed = record.imputation
         return cls(
             run_id=record.run_id,
@@ -115,7 +117,7 @@ class RoundSummary:
             server_emissions_kg=record.server_emissions_kg,
             clients_emissions_kg=record.clients_emissions_kg,
             total_emissions_kg=record.total_emissions_kg,
-            cumulative_emissions_kg=cumulative_emissions_kg,
+            cumulative_emissions_kg=None,
             clients_reported_emissions_kg=record.clients_reported_emissions_kg,
             factors=record.factors,
             bytes_to_clients=record.bytes_to_clients,
@@ -128,7 +130,7 @@ class RoundSummary:
             estimated_total_emissions_kg=record.estimated_total_emissions_kg,
             reports_flagged=record.reports_flagged,
             flagged_emissions_kg=record.flagged_emissions_kg,
-            evidence_sha256=record.evidence_sha256,
+            evidence_sha256=evidence_sha256,
             privacy_epsilon=record.privacy_epsilon,
             client_histogram=record.client_histogram,
             phase_energy_kwh=MappingProxyType(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Final, TextIO
 
 FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -20,14 +19,6 @@ Cell = str | int | float | None
 def neutral(text: str | None) -> str | None:
     """A text cell that no spreadsheet runs as a formula."""
     return "'" + text if text is not None and text.startswith(FORMULA_STARTS) else text
-
-
-def iso_utc(moment: datetime | None) -> str | None:
-    """ISO 8601 in UTC with microseconds, e.g. ``2026-01-31T09:30:00.000000Z``."""
-    if moment is None:
-        return None
-    naive = moment.astimezone(UTC).replace(tzinfo=None)
-    return naive.isoformat(timespec="microseconds") + "Z"
 
 
 def flag(value: bool | None) -> int | None:

@@ -180,7 +180,7 @@ FAMILIES: Final[tuple[Family[RunView], ...]] = (
         "gauge",
         "Measured emissions of the run up to and with a closed round in grams CO2eq, every attempt "
         "and the set-up included.",
-        take.of_rounds(lambda row: row.cumulative_emissions_kg, GRAMS_PER_KG),
+        take.each_round(lambda row: row.cumulative_emissions_kg, GRAMS_PER_KG),
         ("round",),
         tracked_only=True,
     ),
@@ -207,7 +207,7 @@ FAMILIES: Final[tuple[Family[RunView], ...]] = (
         "gauge",
         "Seconds from the start of a closed round to the start of the next, or to the end of the run, "
         "of its last attempt; waiting included.",
-        take.of_rounds(lambda row: row.duration_s),
+        take.each_round(lambda row: row.duration_s),
         ("round",),
     ),
     Family(
@@ -215,7 +215,7 @@ FAMILIES: Final[tuple[Family[RunView], ...]] = (
         "gauge",
         "Share of a closed round's selected clients whose report on training was accepted; absent "
         "where nobody was selected. Of its last attempt.",
-        take.of_rounds(lambda row: row.coverage),
+        take.each_round(lambda row: row.coverage),
         ("round",),
         tracked_only=True,
     ),

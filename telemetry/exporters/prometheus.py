@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from telemetry.domain import Owner, utc_now
 from telemetry.errors import StoreError
 from telemetry.exporters.families import FAMILIES
-from telemetry.exporters.family import Family, add
+from telemetry.exporters.filling import Filling
 from telemetry.exporters.process_families import PROCESS_FAMILIES, ProcessFacts, ProcessView
 from telemetry.exporters.samples import RunView
 from telemetry.exporters.series import just_ended, within
@@ -73,6 +73,7 @@ class EmissionsCollector(Collector):
         self._max_series = max_series
         self._families = FAMILIES if serves_runs else ()
         self._clock = clock
+        self._filling = Filling()
         self._failures = Failures()
         self._version = _installed_version()
 
@@ -93,7 +94,7 @@ class EmissionsCollector(Collector):
             return [], 0
         try:
             views = self._shown()
-            metrics = [_filled(family, views) for family in self._families]
+            metrics = self._filling.filled(self._families, views)
             return metrics, within(self._max_series, metrics, views)
         except StoreError as error:
             self._failures.note("scrape", str(error))
@@ -144,12 +145,3 @@ def _installed_version() -> str:
         return version(DISTRIBUTION)
     except PackageNotFoundError:  # used from its sources
         return "unknown"
-
-
-def _filled(family: Family[RunView], views: Iterable[RunView]) -> Metric:
-    metric = family.empty()
-    for view in views:
-        if view.tracked or not family.tracked_only:
-            for labels, value in family.samples(view):
-                add(metric, (view.run_id, *labels), value)
-    return metric

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final, TextIO
 
-from telemetry.domain import RoundSummary, RunInfo, StoredRun
+from telemetry.domain import RoundSummary, RunInfo, StoredRun, utc_text
 from telemetry.exporters.base import Format, Notes, a_line_a_round
-from telemetry.exporters.cells import Cell, flag, iso_utc, neutral, write_table
+from telemetry.exporters.cells import Cell, flag, neutral, write_table
 from telemetry.store.base import Store
 
 RUN_COLUMNS: Final[dict[str, Callable[[RunInfo], Cell]]] = {
@@ -25,8 +25,8 @@ ROUND_COLUMNS: Final[dict[str, Callable[[RoundSummary], Cell]]] = {
     "round": lambda row: row.round,
     "attempt": lambda row: row.attempt,
     "status": lambda row: row.status,
-    "started_at": lambda row: iso_utc(row.started_at),
-    "ended_at": lambda row: iso_utc(row.ended_at),
+    "started_at": lambda row: utc_text(row.started_at),
+    "ended_at": lambda row: utc_text(row.ended_at),
     "duration_s": lambda row: row.duration_s,
     "participants": lambda row: row.participants,
     "reported": lambda row: row.reported,

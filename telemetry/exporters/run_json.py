@@ -21,9 +21,9 @@ from telemetry.domain import (
     RoundSummary,
     RunTotals,
     StoredRun,
+    utc_text,
 )
 from telemetry.exporters.base import Format, Notes
-from telemetry.exporters.cells import iso_utc
 from telemetry.method import SEAL_COVERS, boundary, method_of
 from telemetry.store.base import Store
 
@@ -149,7 +149,7 @@ def json_text(value: Any) -> str:
 def _plain(value: Any) -> Any:
     """What JSON has no word for, as something it has."""
     if isinstance(value, datetime):
-        return iso_utc(value)
+        return utc_text(value)
     if isinstance(value, Histogram):
         return {"bounds_g": CLIENT_BUCKETS_G, "counts": value.counts, "sum_g": value.sum_g}
     if isinstance(value, Mapping):

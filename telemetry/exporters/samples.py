@@ -361,39 +361,48 @@ def metrics_of(row: RoundSummary, names: Labels) -> Iterator[tuple[Labels, float
 
 # --- each round ------------------------------------------------------------------------------
 
-
-def of_rounds(
-    value: Callable[[RoundSummary], float | None], factor: float = 1.0
-) -> Callable[[RunView], Iterator[Sample]]:
-    """Samples of one figure over the closed rounds."""
-
-    def samples(view: RunView) -> Iterator[Sample]:
-        return _by_label({str(row.round): value(row) for row in view.exposed.rounds}, factor)
-
-    return samples
+OfRound = Callable[[RoundSummary, Labels], Iterator[Sample]]
+"""Samples of one round, without its number, given the names of the run's training metrics."""
 
 
-def round_emissions(view: RunView) -> Iterator[Sample]:
-    """Grams of each closed round."""
-    for row in view.exposed.rounds:
-        parts = (("server", row.server_emissions_kg), ("clients", row.clients_emissions_kg))
-        for component, kg in parts:
-            if kg is not None:
-                yield (str(row.round), component), kg * GRAMS_PER_KG
+@dataclass(frozen=True, slots=True)
+class EachRound:
+    """Samples over the closed rounds: the same ones as long as those and the names are the same."""
+
+    of_round: OfRound
+
+    def __call__(self, view: RunView) -> Iterator[Sample]:
+        """With the round's number as the first label."""
+        names = view.metric_names
+        for row in view.exposed.rounds:
+            number = str(row.round)
+            for labels, value in self.of_round(row, names):
+                yield (number, *labels), value
 
 
-def round_energy(view: RunView) -> Iterator[Sample]:
-    """Joules of each closed round."""
-    for row in view.exposed.rounds:
-        clients_kwh = row.clients_energy_kwh if row.clients_energy_reports else None
-        for component, kwh in (("server", row.server_energy_kwh), ("clients", clients_kwh)):
-            if kwh is not None:
-                yield (str(row.round), component), kwh * JOULES_PER_KWH
+def each_round(value: Callable[[RoundSummary], float | None], factor: float = 1.0) -> EachRound:
+    """One figure of each."""
+
+    def samples(row: RoundSummary, _: Labels) -> Iterator[Sample]:
+        known = value(row)
+        return _one(None if known is None else known * factor)
+
+    return EachRound(samples)
 
 
-def round_training(view: RunView) -> Iterator[Sample]:
-    """Of each closed round."""
-    names = view.metric_names
-    for row in view.exposed.rounds:
-        for labels, value in metrics_of(row, names):
-            yield (str(row.round), *labels), value
+def _emissions_of_round(row: RoundSummary, _: Labels) -> Iterator[Sample]:
+    """Grams by component."""
+    parts = {"server": row.server_emissions_kg, "clients": row.clients_emissions_kg}
+    return _by_label(parts, GRAMS_PER_KG)
+
+
+def _energy_of_round(row: RoundSummary, _: Labels) -> Iterator[Sample]:
+    """Joules by component."""
+    clients_kwh = row.clients_energy_kwh if row.clients_energy_reports else None
+    parts = {"server": row.server_energy_kwh, "clients": clients_kwh}
+    return _by_label(parts, JOULES_PER_KWH)
+
+
+round_emissions: Final = EachRound(_emissions_of_round)
+round_energy: Final = EachRound(_energy_of_round)
+round_training: Final = EachRound(metrics_of)

@@ -20,7 +20,7 @@ from telemetry.errors import (
     StoreError,
     ValueRefused,
 )
-from telemetry.service.bodies import BadBody
+from telemetry.service.bounds import BadBody
 from telemetry.service.ingest import Busy
 from telemetry.service.problems import problem
 

@@ -10,12 +10,13 @@ from re import compile as pattern
 from secrets import token_hex
 from typing import Any, Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
 HEADER: Final = "X-Request-ID"
+_NAME: Final = HEADER.lower().encode()
 _GIVEN: Final = pattern(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -44,7 +45,7 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
+                message["headers"].append((_NAME, request_id.encode()))
             await send(message)
 
         try:
@@ -65,6 +66,10 @@ class RequestLog:
         return None
 
 
+_encode: Final = json.JSONEncoder(default=str).encode
+"""Made once: `json.dumps` makes an encoder of its own for every line that asks for something."""
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a line: time, level, logger, message, and the facts of a request."""
 
@@ -80,4 +85,4 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         # Escaped beyond ASCII: no text of a client can look like another line, or colour a terminal.
-        return json.dumps(line, default=str)
+        return _encode(line)

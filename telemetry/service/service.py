@@ -111,12 +111,13 @@ def create_service(
     registry.register(FamiliesCollector(HTTP_FAMILIES, requests))
     registry.register(FamiliesCollector(STORE_FAMILIES, ingest.writes))
     registry.register(FamiliesCollector(INGEST_FAMILIES, ingest))
+    # First what is asked for most: routes are tried in turn.
+    app.include_router(write_router(ingest, access), prefix=API)
     app.include_router(health_router())
     app.include_router(ready_router(store, ingest))
     app.include_router(
         metrics_router(registry), dependencies=[] if open_metrics else [Depends(access)]
     )
-    app.include_router(write_router(ingest, access), prefix=API)
     app.include_router(read_router(store, access), prefix=API)
     add_pages(app, store, access)
     describe(app)

@@ -186,6 +186,74 @@ class DeliveryContract:
         for one in (the_run(), the_rounds(make_round(1)), the_end()):
             assert deliver(begun, one) == [RunDeleted]
 
+    # --- what came together ------------------------------------------------------------------
+
+    def test_the_same_delivered_twice_at_once_is_news_once(self, begun: Store):
+        """And enters the totals once; other content of it is a conflict, as it is later on."""
+        record = make_round(1, clients=CLIENTS, server_kwh=0.25)
+        changed = record.model_copy(update={"reason": "another"})
+        given = the_rounds(record), the_rounds(record, record), the_rounds(changed)
+        assert deliver(begun, *given) == [1, 0, RoundConflict]
+        assert deliver(begun, *given) == [0, 0, RoundConflict]
+        assert begun.round(RUN_ID, 1) == record
+        assert begun.run(RUN_ID).totals.rounds == {"completed": 1}
+
+    def test_revisions_that_come_together_end_as_the_last(self, begun: Store):
+        """Whether the round was stored before or not; only the closed one is in the totals."""
+        rows: dict[str, float | str] = {"1": 0.5}
+        for number, first in ((1, False), (2, True)):
+            opened = [
+                make_round(number, closed=False, revision=n, clients=rows, server_kwh=0.25 * n)
+                for n in (1, 2)
+            ]
+            closed = make_round(number, revision=3, clients=CLIENTS, server_kwh=0.75)
+            if first:
+                assert deliver(begun, the_rounds(opened[0])) == [1]
+            given = the_rounds(*opened), the_rounds(opened[0]), the_rounds(closed, opened[1])
+            assert deliver(begun, *given) == [1 if first else 2, 0, 1]
+            assert begun.round(RUN_ID, number) == closed
+        totals = begun.run(RUN_ID).totals
+        assert totals.rounds == {"completed": 2}
+        assert totals.server_energy_kwh == 1.5
+
+    def test_rounds_around_an_end_that_come_together(self, begun: Store):
+        """Each finds what the one before it left: sums, late reports, end and seal."""
+        before, after = make_round(1, clients=CLIENTS), make_round(2, clients=CLIENTS)
+        again = make_round(0, attempt=2, started_at=at(4), ended_at=at(5))
+        given = the_rounds(before), the_end("failed", 3, late_reports=2), the_rounds(after)
+        assert deliver(begun, *given, the_rounds(again), the_rounds(make_round(3))) == [1] * 5
+        run = begun.run(RUN_ID)
+        assert (run.status, run.sha256, run.totals.reports_late) == ("running", None, 2)
+        assert run.totals.rounds == {"completed": 3}
+        assert [row.round for row in begun.rounds(RUN_ID)] == [0, 1, 2, 3]
+
+    def test_a_run_that_begins_with_its_rounds(self, store: Store):
+        """Whatever else comes with them, of whichever run."""
+        given: list[Delivery] = []
+        for name in ("b", "a", "c"):
+            rounds = the_rounds(make_round(1, run_id=name, server_kwh=0.25), run_id=name)
+            given += [the_run(name), rounds, the_end(run_id=name)]
+        unknown = the_rounds(make_round(1, run_id="d"), run_id="d")
+        assert deliver(store, *given[:4], unknown, *given[4:]) == [1] * 4 + [RunNotFound] + [1] * 5
+        for name in ("a", "b", "c"):
+            run = store.run(name)
+            assert (run.status, run.totals.server_energy_kwh) == ("completed", 0.25)
+
+    def test_many_rounds_of_many_runs_come_together(self, store: Store):
+        """More than one question to the database takes."""
+        names = [f"run-{number}" for number in range(70)]
+        assert deliver(store, *map(the_run, names)) == [1] * 70
+        rounds = [
+            the_rounds(*(make_round(n, run_id=name) for n in range(3)), run_id=name)
+            for name in names
+        ]
+        assert deliver(store, *rounds) == [3] * 70
+        assert deliver(store, *reversed(rounds), minute=5) == [0] * 70
+        for name in names:
+            run = store.run(name)
+            assert run.totals.rounds == {"completed": 2}  # the set-up is none
+            assert run.last_seen_at == at(5)
+
     # --- pruning -----------------------------------------------------------------------------
 
     def test_pruning_keeps_the_totals_of_old_runs(self, begun: Store):

@@ -423,8 +423,8 @@ def test_streams_are_read_in_the_order_in_which_they_lie(store: SqlStore, query)
     assert not [step for step in steps if "TEMP B-TREE" in step or step.startswith("SCAN")]
 
 
-def test_a_scrape_is_two_queries(store: SqlStore):
-    """However many runs and rounds there are."""
+def test_a_scrape_is_three_queries_and_two_where_no_round_was_closed_since(store: SqlStore):
+    """However many runs and rounds there are; and what was remembered is what the database says."""
     for number in range(1, 4):
         store.start_run(make_run(f"run-{number}"), OWNER, START)
         store.record_round(make_round(1, run_id=f"run-{number}"))
@@ -432,7 +432,25 @@ def test_a_scrape_is_two_queries(store: SqlStore):
     event.listen(store._reader, "before_cursor_execute", lambda *call: asked_for.append(call[2]))
     found = store.exposed(START, OWNER, max_runs=5, max_rounds=5)
     assert len(found) == 4
-    assert [sql.split()[0] for sql in asked_for if not sql.startswith("BEGIN")] == ["SELECT"] * 2
+    assert selects(asked_for) == 3
+    assert store.exposed(START, OWNER, max_runs=5, max_rounds=5) == found
+    assert selects(asked_for) == 2
+    store.record_round(make_round(2, run_id="run-2"))
+    asked_for.clear()
+    again = store.exposed(START, OWNER, max_runs=5, max_rounds=5)
+    assert selects(asked_for) == 3
+    with closing(open_store(store.url)) as other:
+        assert other.exposed(START, OWNER, max_runs=5, max_rounds=5) == again
+    [changed] = [shown for shown in again if shown.run.run_id == "run-2"]
+    assert [row.round for row in changed.rounds] == [1, 2]
+
+
+def selects(asked_for: list[str]) -> int:
+    """How many statements were sent since the last call; none of them writes."""
+    found = [sql.split()[0] for sql in asked_for if not sql.startswith("BEGIN")]
+    asked_for.clear()
+    assert set(found) <= {"SELECT", "WITH"}
+    return len(found)
 
 
 def test_a_round_with_many_clients_is_replaced_whole(store: SqlStore, path: Path):

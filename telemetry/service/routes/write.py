@@ -21,15 +21,6 @@ def write_router(ingest: Ingest, access: ApiAccess) -> APIRouter:
     router = APIRouter(tags=["deliver"])
     reader = Bodies()
 
-    @router.put("/runs/{run_id}", **_body("RunBody", examples.RUN))
-    async def put_run(run_id: RunIdPath, request: Request) -> Received:
-        """Announce a run. The same facts again change nothing; other facts are a conflict (409)."""
-        writer = access.writer(request)
-        parse = partial(bodies.take_run, run_id=run_id)
-        info = await reader.take(request, bodies.MAX_SMALL_BYTES, parse)
-        stored = await ingest.take(DeliveredRun(writer=writer, info=info))
-        return Received(received=1, stored=stored)
-
     @router.post("/runs/{run_id}/rounds", **_body("RoundsBody", examples.ROUNDS))
     async def post_rounds(run_id: RunIdPath, request: Request) -> Received:
         """Deliver up to 100 rounds (16 MiB), all or none. Rounds that are stored already are no news;
@@ -39,6 +30,15 @@ def write_router(ingest: Ingest, access: ApiAccess) -> APIRouter:
         records = await reader.take(request, bodies.MAX_ROUNDS_BYTES, parse)
         stored = await ingest.take(DeliveredRounds(writer=writer, run_id=run_id, records=records))
         return Received(received=len(records), stored=stored)
+
+    @router.put("/runs/{run_id}", **_body("RunBody", examples.RUN))
+    async def put_run(run_id: RunIdPath, request: Request) -> Received:
+        """Announce a run. The same facts again change nothing; other facts are a conflict (409)."""
+        writer = access.writer(request)
+        parse = partial(bodies.take_run, run_id=run_id)
+        info = await reader.take(request, bodies.MAX_SMALL_BYTES, parse)
+        stored = await ingest.take(DeliveredRun(writer=writer, info=info))
+        return Received(received=1, stored=stored)
 
     @router.post("/runs/{run_id}/finish", **_body("FinishBody", examples.FINISH))
     async def post_finish(run_id: RunIdPath, request: Request) -> Received:

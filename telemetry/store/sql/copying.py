@@ -1,31 +1,42 @@
-"""Many rows into a PostgreSQL table by binary COPY: a third faster than its text form."""
+"""Many rows into a PostgreSQL table, by binary COPY wherever that is sooner."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain, islice
+from typing import Any, Final
 
 import psycopg
-from sqlalchemy import BigInteger, Boolean, Connection, Double, Integer, Table
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import BigInteger, Boolean, Double, Integer, Table
 
+from telemetry.store.sql import bulk
 from telemetry.store.sql.mapping import Row
 from telemetry.store.sql.types import UtcDateTime
 
+COPY_FROM_ROWS: Final = 4
+"""Fewer rows are there sooner by an ordinary insert."""
 
-def copy_rows(
-    connection: Connection, table: Table, columns: tuple[str, ...], rows: list[Row]
+
+def insert_rows(
+    driver: Any, table: Table, columns: tuple[str, ...], rows: Iterable[Row], *, or_update: bool
 ) -> None:
-    """Tuples in the order of ``columns`` into the table, in the connection's transaction."""
-    statement, types = _plan(table, columns)
-    driver = connection.connection.driver_connection
+    """See `telemetry.store.sql.bulk.insert_rows`."""
     assert isinstance(driver, psycopg.Connection)
-    try:
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+    waiting = iter(rows)
+    first = list(islice(waiting, COPY_FROM_ROWS))
+    if not first:
+        return
+    with driver.cursor() as cursor:
+        if or_update or len(first) < COPY_FROM_ROWS:
+            text = bulk.statement(table, columns, 1, "%s", or_update)
+            cursor.executemany(text, list(chain(first, waiting)))
+            return
+        statement, types = _plan(table, columns)
+        with cursor.copy(statement) as copy:
             copy.set_types(types)  # binary COPY converts nothing: each value as its column's type
-            for row in rows:
+            for row in chain(first, waiting):
                 copy.write_row(row)
-    except psycopg.Error as error:
-        raise SQLAlchemyError(str(error)) from error
 
 
 @lru_cache(maxsize=64)

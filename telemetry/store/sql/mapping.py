@@ -1,15 +1,15 @@
 """Records to rows and back: pure, and inverse to each other.
 
-A row is a tuple in the order of its ``…_COLUMNS``. Only times depend on the database: `TimeForm`
-says what the driver takes (text on SQLite, a datetime elsewhere).
+A row is a tuple in the order of its ``…_COLUMNS``. Only times depend on the database: ``times_as_text``
+is for SQLite, which has none (`utc_text`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime
+from itertools import repeat
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
@@ -19,6 +19,7 @@ from sqlalchemy import Table
 from telemetry.analysis.value import falls
 from telemetry.domain import (
     SERVER_PHASES,
+    Columns,
     Factors,
     Histogram,
     Lap,
@@ -33,17 +34,18 @@ from telemetry.domain import (
     RunTotals,
     StoredRun,
     field_names,
+    utc_text,
 )
+from telemetry.domain.frozen import in_order
 from telemetry.store.sql import tables
-from telemetry.store.sql.types import UtcDateTime
 
 Row = tuple[Any, ...]
 Values = Mapping[Any, Any]
 """A row by the names of its columns."""
 RoundKey = tuple[str, int, int]
 """(run_id, round, attempt)"""
-TimeForm = Callable[[datetime | None], Any]
 R = TypeVar("R")
+_json: Final = json.JSONEncoder(allow_nan=False).encode
 
 KEY_COLUMNS: Final = ("run_id", "round", "attempt")
 _FACTORS: Final = field_names(Factors)
@@ -60,49 +62,31 @@ NOISE_COLUMNS: Final = (*KEY_COLUMNS, *_NOISE)
 _get_scalars: Final = attrgetter(*_SCALARS)
 _get_factors: Final = attrgetter(*_FACTORS)
 _get_noise: Final = attrgetter(*_NOISE)
+_CUMULATIVE_AT: Final = _SCALARS.index("cumulative_emissions_kg")
 _TIMES_AT: Final = tuple(_SCALARS.index(name) for name in ("started_at", "ended_at"))
-
-
-def as_it_is(value: datetime | None) -> Any:
-    """The `TimeForm` of a driver that knows times."""
-    return value
 
 
 class RecordTable(Generic[R]):
     """The table that holds one kind of record, several to a round, in their order.
 
-    ``place`` is the column that counts them. Times stand last in a row, so that everything before
-    them is taken from a record in one call.
+    ``place`` is the column that counts them.
     """
 
     def __init__(self, table: Table, record: type[R], place: str) -> None:
-        names = field_names(record)
-        is_time = {name: isinstance(table.c[name].type, UtcDateTime) for name in names}
         self.table = table
         self.place = place
-        self._record: Callable[..., R] = record
-        plain = tuple(name for name in names if not is_time[name])
-        times = tuple(name for name in names if is_time[name])
-        self._get_plain: Callable[[R], Row] = attrgetter(*plain)
-        self._get_times: Callable[[R], Row] = attrgetter(*times) if times else _nothing
-        self.fields: tuple[str, ...] = (*plain, *times)
+        self._build: Callable[..., R] = in_order(record)
+        self.fields: tuple[str, ...] = field_names(record)
         self.columns: tuple[str, ...] = (*KEY_COLUMNS, place, *self.fields)
 
-    def rows(self, key: RoundKey, records: Iterable[R], time: TimeForm) -> list[Row]:
+    def rows(self, key: RoundKey, records: Columns, *, times_as_text: bool) -> Iterator[Row]:
         """One row a record."""
-        plain, times = self._get_plain, self._get_times
-        return [
-            (*key, place, *plain(record), *map(time, times(record)))
-            for place, record in enumerate(records)
-        ]
+        values = records.written if times_as_text else records.values
+        return zip(*map(repeat, key), range(records.length), *values)  # noqa: B905  # endless
 
     def record(self, values: Row) -> R:
         """The record of a row of ``fields``."""
-        return self._record(**dict(zip(self.fields, values, strict=True)))
-
-
-def _nothing(_: object) -> tuple[()]:
-    return ()
+        return self._build(*values)
 
 
 LAPS: Final = RecordTable(tables.round_phases, Lap, "lap")
@@ -118,23 +102,28 @@ class RoundRows:
     """A round as it is stored, one member a table."""
 
     round: Row
-    laps: list[Row]
-    metrics: list[Row]
-    noise: list[Row]
+    laps: Iterable[Row]
+    metrics: Iterable[Row]
+    noise: Iterable[Row]
     """One, or none."""
-    participants: list[Row]
-    reports: list[Row]
+    participants: Iterable[Row]
+    reports: Iterable[Row]
 
 
 def rows_from_round(
-    record: RoundRecord, summary: RoundSummary, time: TimeForm = as_it_is
+    record: RoundRecord,
+    summary: RoundSummary,
+    cumulative_emissions_kg: float | None,
+    *,
+    times_as_text: bool = False,
 ) -> RoundRows:
-    """Every row of a round; ``summary`` is the record's own, with its cumulative figure."""
+    """Every row of a round; ``summary`` is the record's own, stored with that cumulative figure."""
     key = record.run_id, record.round, record.attempt
     keep = record.client_rows
+    laps = Columns(Lap, record.laps)
     return RoundRows(
-        round=round_row(summary, time),
-        laps=LAPS.rows(key, record.laps, time),
+        round=round_row(summary, cumulative_emissions_kg, times_as_text=times_as_text),
+        laps=LAPS.rows(key, laps, times_as_text=times_as_text),
         metrics=[
             (*key, split, name, value)
             for split, metrics in (
@@ -144,8 +133,12 @@ def rows_from_round(
             for name, value in metrics.items()
         ],
         noise=[(*key, *_get_noise(noise)) for noise in (record.noise,) if noise is not None],
-        participants=PARTICIPANTS.rows(key, record.participants if keep else (), time),
-        reports=REPORTS.rows(key, record.reports if keep else (), time),
+        participants=PARTICIPANTS.rows(key, record.participant_columns, times_as_text=times_as_text)
+        if keep
+        else (),
+        reports=REPORTS.rows(key, record.report_columns, times_as_text=times_as_text)
+        if keep
+        else (),
     )
 
 
@@ -161,7 +154,7 @@ def round_from_rows(rows: RoundRows) -> RoundRecord:
         laps=tuple(LAPS.record(row[skip:]) for row in rows.laps),
         train_metrics=_metrics(rows.metrics, "train"),
         evaluate_metrics=_metrics(rows.metrics, "evaluate"),
-        noise=next((_noise(row[len(KEY_COLUMNS) :]) for row in rows.noise), None),
+        noise=noise_from_rows(rows.noise),
     )
 
 
@@ -176,22 +169,29 @@ def _metrics(rows: Iterable[Row], split: str) -> dict[str, float]:
     return {name: value for *_, row_split, name, value in rows if row_split == split}
 
 
-def _noise(values: Row) -> NoiseRecord:
-    return NoiseRecord(**dict(zip(_NOISE, values, strict=True)))
+def noise_from_rows(rows: Iterable[Row]) -> NoiseRecord | None:
+    """The noise of a round from its row of `NOISE_COLUMNS`, if there is one."""
+    for row in rows:
+        return NoiseRecord(**dict(zip(_NOISE, row[len(KEY_COLUMNS) :], strict=True)))
+    return None
 
 
-def round_row(summary: RoundSummary, time: TimeForm = as_it_is) -> Row:
-    """The row of `ROUND_COLUMNS`."""
+def round_row(
+    summary: RoundSummary, cumulative_emissions_kg: float | None, *, times_as_text: bool = False
+) -> Row:
+    """The row of `ROUND_COLUMNS`, with that cumulative figure."""
     scalars = list(_get_scalars(summary))
-    for at in _TIMES_AT:
-        scalars[at] = time(scalars[at])
+    scalars[_CUMULATIVE_AT] = cumulative_emissions_kg
+    if times_as_text:
+        for at in _TIMES_AT:
+            scalars[at] = utc_text(scalars[at])
     return (
         *scalars,
         *_get_factors(summary.factors),
         *(summary.phase_energy_kwh[phase] for phase in SERVER_PHASES),
         histogram_text(summary.client_histogram),
-        json.dumps(dict(summary.train_metrics), allow_nan=False),
-        json.dumps(dict(summary.evaluate_metrics), allow_nan=False),
+        _json(dict(summary.train_metrics)),
+        _json(dict(summary.evaluate_metrics)),
     )
 
 
@@ -223,7 +223,7 @@ def _by_phase(values: Row) -> Mapping[Any, float | None]:
 
 def histogram_text(histogram: Histogram) -> str:
     """A histogram as JSON."""
-    return json.dumps({"counts": histogram.counts, "sum_g": histogram.sum_g}, allow_nan=False)
+    return _json({"counts": histogram.counts, "sum_g": histogram.sum_g})
 
 
 def histogram_from_text(text: str) -> Histogram:
@@ -268,18 +268,25 @@ def info_from_values(values: Values) -> RunInfo:
     )
 
 
-def values_from_totals(totals: RunTotals) -> dict[str, Any]:
-    """Totals as values of columns of ``run_totals``."""
-    return {
-        **{column: totals.rounds.get(status, 0) for status, column in _ROUND_COUNTS.items()},
-        **{name: getattr(totals, name) for name in _TOTALS_SCALARS},
-        **{f"{phase}_energy_kwh": kwh for phase, kwh in totals.phase_energy_kwh.items()},
-        "client_histogram": histogram_text(totals.client_histogram),
-    }
+TOTALS_COLUMNS: Final = (
+    "run_id", *_ROUND_COUNTS.values(), *_TOTALS_SCALARS, *_PHASE_COLUMNS, "client_histogram",
+)  # fmt: skip
+_get_totals: Final = attrgetter(*_TOTALS_SCALARS)
+
+
+def totals_row(run_id: str, totals: RunTotals) -> Row:
+    """The row of `TOTALS_COLUMNS`."""
+    return (
+        run_id,
+        *(totals.rounds.get(status, 0) for status in _ROUND_COUNTS),
+        *_get_totals(totals),
+        *(totals.phase_energy_kwh[phase] for phase in SERVER_PHASES),
+        histogram_text(totals.client_histogram),
+    )
 
 
 def totals_from_values(values: Values) -> RunTotals:
-    """Inverse of `values_from_totals`."""
+    """Inverse of `totals_row`, by names."""
     rounds = {status: values[column] for status, column in _ROUND_COUNTS.items()}
     return RunTotals(
         rounds=MappingProxyType({status: count for status, count in rounds.items() if count}),

@@ -12,7 +12,7 @@ from sqlalchemy import (
     Table,
     and_,
     bindparam,
-    case,
+    delete,
     false,
     func,
     or_,
@@ -99,14 +99,6 @@ def deleted(run_id: str) -> Query:
     return select(deleted_runs.c.deleted_at).where(deleted_runs.c.run_id == run_id)
 
 
-TOTALS: Final = select(*_TOTALS).where(run_totals.c.run_id == bindparam("of_run"))
-"""A run's totals alone."""
-STORE_TOTALS: Final = update(run_totals).where(run_totals.c.run_id == bindparam("of_run"))
-"""Executed with the totals' columns, too."""
-STATUS: Final = select(runs.c.status).where(runs.c.run_id == bindparam("of_run"))
-"""A run's status alone."""
-
-
 def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
     """The runs that ``/metrics`` of ``owner`` shows, with totals, oldest start first."""
     oldest_first = _RUN.order_by(runs.c.started_at, runs.c.run_id)
@@ -139,23 +131,29 @@ def of_round(table: Table, key: RoundKey) -> ColumnElement[bool]:
     return and_(table.c.run_id == run_id, table.c.round == number, table.c.attempt == attempt)
 
 
-REVISION: Final = select(rounds.c.revision, rounds.c.closed).where(
+_KEY: Final = and_(
     rounds.c.run_id == bindparam("run_id"),
     rounds.c.round == bindparam("round"),
     rounds.c.attempt == bindparam("attempt"),
 )
-"""(revision, closed) of a stored round. Built once, as the three below: asked for every round that is
-stored, and building a statement takes longer than the database needs for it."""
+ROUND: Final = select(*_ROUND).where(_KEY)
+"""The flat row of one round. Built once, like all in capitals here: asked for again and again, and
+building a statement takes longer than the database needs for it."""
+DELETE_ROUND: Final = delete(rounds).where(_KEY)
+STORE_DIGEST: Final = (
+    update(rounds)
+    .where(
+        rounds.c.run_id == bindparam("of_run"),
+        rounds.c.round == bindparam("of_round"),
+        rounds.c.attempt == bindparam("of_attempt"),
+    )
+    .values(evidence_sha256=bindparam("digest"))
+)
 
 
 def key_of(key: RoundKey) -> dict[str, Any]:
-    """What `REVISION` is executed with."""
+    """What `ROUND`, `NOISE` and `DELETE_ROUND` are executed with."""
     return dict(zip(("run_id", "round", "attempt"), key, strict=True))
-
-
-def round_row(key: RoundKey) -> Query:
-    """The flat row of one round."""
-    return select(*_ROUND).where(of_round(rounds, key))
 
 
 def last_attempt(run_id: str, round_number: int) -> Query:
@@ -177,10 +175,12 @@ def metrics_of(key: RoundKey) -> Query:
     return select(*columns).where(of_round(training_metrics, key))
 
 
-def noise_of(key: RoundKey) -> Query:
-    """The noise of one round, if it has one."""
-    columns = [round_noise.c[name] for name in mapping.NOISE_COLUMNS]
-    return select(*columns).where(of_round(round_noise, key))
+NOISE: Final = select(*(round_noise.c[name] for name in mapping.NOISE_COLUMNS)).where(
+    round_noise.c.run_id == bindparam("run_id"),
+    round_noise.c.round == bindparam("round"),
+    round_noise.c.attempt == bindparam("attempt"),
+)
+"""The noise of one round, if it has one."""
 
 
 def open_rounds(run_id: str) -> Query:
@@ -235,32 +235,39 @@ def _of_closed(kind: RecordTable[Any], run_id: str) -> Query:
     return select(*columns).where(table.c.run_id == run_id, closed)
 
 
+def open_rounds_of(run_ids: Iterable[str]) -> Query:
+    """The open rounds of runs, flat, by key."""
+    of_runs = rounds.c.run_id.in_(sorted(run_ids))
+    key = rounds.c.run_id, rounds.c.round, rounds.c.attempt
+    return select(*_ROUND).where(of_runs, ~rounds.c.closed).order_by(*key)
+
+
 def exposed_rounds(run_ids: Iterable[str], max_rounds: int) -> Query:
-    """Of each run the last open round and the last closed rounds from 1 on, oldest first.
+    """Of each run the last closed rounds from 1 on, oldest first.
 
     Of several attempts at a round the last counts. Keys are numbered first and joined with their
     rows afterwards, so that the wide rows are not sorted.
     """
     key = rounds.c.run_id, rounds.c.round, rounds.c.attempt
     attempt_no = func.row_number().over(
-        partition_by=(rounds.c.run_id, rounds.c.closed, rounds.c.round),
-        order_by=rounds.c.attempt.desc(),
+        partition_by=(rounds.c.run_id, rounds.c.round), order_by=rounds.c.attempt.desc()
     )
-    shown = or_(rounds.c.round > 0, ~rounds.c.closed)
     attempts = (
-        select(*key, rounds.c.closed, attempt_no.label("attempt_no"))
-        .where(rounds.c.run_id.in_(sorted(run_ids)), shown)
+        select(*key, attempt_no.label("attempt_no"))
+        .where(rounds.c.run_id.in_(sorted(run_ids)), rounds.c.round > 0, rounds.c.closed)
         .subquery()
     )
     round_no = func.row_number().over(
-        partition_by=(attempts.c.run_id, attempts.c.closed), order_by=attempts.c.round.desc()
+        partition_by=attempts.c.run_id, order_by=attempts.c.round.desc()
     )
     numbered = select(attempts, round_no.label("round_no")).where(attempts.c.attempt_no == 1)
     last = numbered.subquery()
-    limit = case((last.c.closed, max_rounds), else_=1)
     same = and_(*(rounds.c[c.name] == last.c[c.name] for c in key))
     return (
-        select(*_ROUND).join_from(last, rounds, same).where(last.c.round_no <= limit).order_by(*key)
+        select(*_ROUND)
+        .join_from(last, rounds, same)
+        .where(last.c.round_no <= max_rounds)
+        .order_by(*key)
     )
 
 

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import DateTime, Dialect, String
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-UTC_TEXT_LENGTH: Final = len("2026-01-02T03:04:05.000000Z")
-_BEFORE_ZONE: Final = UTC_TEXT_LENGTH - 1
-
-
-def utc_text(value: datetime | None) -> str | None:
-    """ISO 8601 in UTC, always with microseconds and Z: sorts as text in the order of time."""
-    if value is None:
-        return None
-    if value.tzinfo is not UTC:
-        value = value.astimezone(UTC)
-    # Every year has four digits, so the width is fixed.
-    return value.isoformat("T", "microseconds")[:_BEFORE_ZONE] + "Z"
+from telemetry.domain import UTC_TEXT_LENGTH, utc_text
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -1,0 +1,254 @@
+"""Rounds in a SQL database: read whole, and written many at a time, in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain
+from operator import attrgetter
+from time import sleep
+from typing import Any, Final
+
+from sqlalchemy import Connection, Table, update
+
+from telemetry.domain import NoiseRecord, RoundRecord, RoundSummary, RunTotals
+from telemetry.errors import RoundConflict, ValueRefused
+from telemetry.store import rules
+from telemetry.store.sql import direct, mapping, queries, runs, tables
+from telemetry.store.sql.bulk import insert_rows
+from telemetry.store.sql.mapping import RoundKey
+
+BESIDE_FROM_ROWS: Final = 1000
+"""Digests of smaller rounds are made before a thread would be there."""
+GIVE_WAY_S: Final = 0.0002
+
+
+class RoundBatch:
+    """Rounds of locked runs: looked up together, judged one by one, written together.
+
+    ``totals`` are those of the runs, and follow what is written. Whatever `take` refuses has left
+    no trace: nothing is written before `write`.
+    """
+
+    def __init__(self, connection: Connection, url: str, totals: dict[str, RunTotals]) -> None:
+        self._connection = connection
+        self._url = url
+        self._totals = totals
+        self._times_as_text = connection.dialect.name == "sqlite"
+        # In a process of its own, in which this one may go on meanwhile.
+        self._server_works = not self._times_as_text
+        self._stored: dict[RoundKey, tuple[int, bool] | None] = {}
+        """Revision of a round in the database, and whether it is closed there; None: not there."""
+        self._waiting: dict[RoundKey, RoundRecord] = {}
+        """What `write` will store, in the order in which it came."""
+
+    def look_up(self, records: Iterable[RoundRecord]) -> None:
+        """Ask the database for those that it may have; what is not looked up, `take` looks up."""
+        keys = {key for key in map(key_of, records) if key not in self._stored}
+        if keys:
+            self._stored.update(dict.fromkeys(keys))
+            self._stored.update(direct.revisions(self._connection, keys))
+
+    def take(self, records: Sequence[RoundRecord]) -> list[RoundRecord]:
+        """Those that are news, all of them waiting to be written now; or an error, and none is.
+
+        Raises `RoundConflict` and `ValueRefused`, see `Store.record_round`.
+        """
+        self.look_up(records)
+        taken: dict[RoundKey, RoundRecord] = {}
+        news = []
+        for record in records:
+            key = key_of(record)
+            if problem := rules.impossible(record):
+                raise ValueRefused(self._url, f"round {record.round} of run {key[0]} {problem}")
+            if self._is_news(record, taken.get(key) or self._waiting.get(key)):
+                taken[key] = record
+                news.append(record)
+        for record in taken.values():
+            self.put(record)
+        return news
+
+    def put(self, record: RoundRecord) -> None:
+        """Let a round wait to be written whose revision is known to be news."""
+        key = key_of(record)
+        self._waiting.pop(key, None)  # sums are made in the order of what is stored in the end
+        self._waiting[key] = record
+
+    def write(self) -> set[str]:
+        """Store what waits; closed rounds enter the totals. The runs of which a round was closed."""
+        waiting, self._waiting = list(self._waiting.values()), {}
+        self._delete([key for key in map(key_of, waiting) if self._stored.get(key)])
+        large = {key_of(one): one for one in waiting if self._server_works and _is_large(one)}
+        rows = [self._rows(one, digest_follows=key_of(one) in large) for one in waiting]
+        insert_rows(
+            self._connection, tables.rounds, mapping.ROUND_COLUMNS, [one.round for one in rows]
+        )
+        _insert(self._connection, _SMALL_PARTS, rows)
+        with _digests_beside(large) as digests:
+            _insert(self._connection, _CLIENTS, rows)
+        for key, digest in digests.items():
+            of = dict(zip(("of_run", "of_round", "of_attempt"), key, strict=True))
+            self._connection.execute(queries.STORE_DIGEST, {**of, "digest": digest.result()})
+        closed = {record.run_id for record in waiting if record.closed}
+        runs.store_totals(self._connection, {run: self._totals[run] for run in sorted(closed)})
+        self._stored.update({key_of(one): (one.revision, one.closed) for one in waiting})
+        return closed
+
+    def _is_news(self, record: RoundRecord, waiting: RoundRecord | None) -> bool:
+        if waiting is not None:
+            state = waiting.revision, waiting.closed
+            return _replaces(record, *state, lambda: rules.same_content(waiting, record))
+        key = key_of(record)
+        stored = self._stored[key]
+        return stored is None or _replaces(
+            record, *stored, lambda: _is_stored(self._connection, record)
+        )
+
+    def _rows(self, record: RoundRecord, *, digest_follows: bool) -> mapping.RoundRows:
+        summary = record.summary_with(None) if digest_follows else record.summary()
+        cumulative = _count(summary, self._totals)
+        return mapping.rows_from_round(
+            record, summary, cumulative, times_as_text=self._times_as_text
+        )
+
+    def _delete(self, keys: Sequence[RoundKey]) -> None:
+        if keys:  # the rows in the other tables go along (ON DELETE CASCADE)
+            self._connection.execute(queries.DELETE_ROUND, [queries.key_of(key) for key in keys])
+
+
+def _is_large(record: RoundRecord) -> bool:
+    return record.closed and len(record.reports) >= BESIDE_FROM_ROWS
+
+
+@contextmanager
+def _digests_beside(
+    rounds: Mapping[RoundKey, RoundRecord],
+) -> Iterator[dict[RoundKey, Future[str | None]]]:
+    """The digests of large rounds, made in a thread while the database takes their rows."""
+    if not rounds:
+        yield {}
+        return
+    with ThreadPoolExecutor(1, "telemetry-digest") as beside:
+        yield {key: beside.submit(_digest_of, one) for key, one in rounds.items()}
+
+
+def _digest_of(record: RoundRecord) -> str | None:
+    # Whoever hands over the rows gets its turn at once, not after the interpreter's 5 ms.
+    return record.digest_of_rows(lambda: sleep(GIVE_WAY_S))
+
+
+def key_of(record: RoundRecord | RoundSummary) -> RoundKey:
+    """What names a round."""
+    return record.run_id, record.round, record.attempt
+
+
+def _count(summary: RoundSummary, totals: dict[str, RunTotals]) -> float | None:
+    """Let a closed round enter its run's totals: its cumulative figure; an open one has none."""
+    if not summary.closed:
+        return None
+    with_it = totals[summary.run_id] = totals[summary.run_id].plus(summary)
+    return with_it.total_emissions_kg
+
+
+def load(connection: Connection, key: RoundKey) -> RoundRecord | None:
+    """A round with its rows; None where it is not stored, or without them."""
+
+    def rows(query: queries.Query) -> list[mapping.Row]:
+        return [tuple(row) for row in connection.execute(query)]
+
+    found = connection.execute(queries.ROUND, queries.key_of(key)).first()
+    if found is None or not mapping.summary_from_row(tuple(found)).client_rows:
+        return None
+    return mapping.round_from_rows(
+        mapping.RoundRows(
+            round=tuple(found),
+            laps=rows(queries.records_of(mapping.LAPS, key)),
+            metrics=rows(queries.metrics_of(key)),
+            noise=_noise_rows(connection, key),
+            participants=rows(queries.records_of(mapping.PARTICIPANTS, key)),
+            reports=rows(queries.records_of(mapping.REPORTS, key)),
+        )
+    )
+
+
+def load_summary(connection: Connection, key: RoundKey) -> RoundSummary | None:
+    """A round's figures; None where it is not stored."""
+    found = connection.execute(queries.ROUND, queries.key_of(key)).first()
+    return None if found is None else mapping.summary_from_row(tuple(found))
+
+
+def close_open(connection: Connection, url: str, run_id: str, totals: RunTotals) -> None:
+    """Close the open rounds of a run whose server is gone."""
+    so_far = {run_id: totals}
+    batch = RoundBatch(connection, url, so_far)
+    for number, attempt in connection.execute(queries.open_rounds(run_id)).all():
+        key = run_id, number, attempt
+        opened = load(connection, key)
+        if opened is not None:
+            batch.look_up([opened])
+            batch.put(rules.closed_by_interruption(opened))
+            batch.write()
+        elif summary := load_summary(connection, key):  # without its rows
+            closed = rules.summary_closed_by_interruption(summary)
+            values = mapping.round_row(closed, _count(closed, so_far))
+            row = dict(zip(mapping.ROUND_COLUMNS, values, strict=True))
+            where = queries.of_round(tables.rounds, key)
+            connection.execute(update(tables.rounds).where(where).values(row))
+            runs.store_totals(connection, so_far)
+
+
+_Part = tuple[Table, tuple[str, ...], Callable[[Any], Iterable[mapping.Row]]]
+_SMALL_PARTS: Final[tuple[_Part, ...]] = (
+    (tables.round_phases, mapping.LAPS.columns, attrgetter("laps")),
+    (tables.training_metrics, mapping.METRIC_COLUMNS, attrgetter("metrics")),
+    (tables.round_noise, mapping.NOISE_COLUMNS, attrgetter("noise")),
+)
+_CLIENTS: Final[tuple[_Part, ...]] = (
+    (tables.participants, mapping.PARTICIPANTS.columns, attrgetter("participants")),
+    (tables.reports, mapping.REPORTS.columns, attrgetter("reports")),
+)
+
+
+def _insert(
+    connection: Connection, parts: Iterable[_Part], rounds: Sequence[mapping.RoundRows]
+) -> None:
+    for table, columns, rows_of in parts:
+        insert_rows(connection, table, columns, chain.from_iterable(map(rows_of, rounds)))
+
+
+def _replaces(
+    record: RoundRecord, revision: int, closed: bool, is_same: Callable[[], bool]
+) -> bool:
+    """Whether ``record`` is to be stored over the round of that revision and state."""
+    match rules.decide(record, revision, closed):
+        case rules.Write.REPLACE:
+            return True
+        case rules.Write.SKIP:
+            return False
+        case rules.Write.COMPARE:
+            if is_same():
+                return False
+            raise RoundConflict(record.run_id, record.round, record.attempt)
+
+
+def _is_stored(connection: Connection, record: RoundRecord) -> bool:
+    """Whether the closed round in the database has the content of ``record``."""
+    key = key_of(record)
+    summary = load_summary(connection, key)
+    if summary is None:
+        return False
+    # The digest of all rows is one of the figures; noise is in none.
+    if rules.same_figures(record, summary) and _stored_noise(connection, key) == record.noise:
+        return True
+    # A figure may have been worked out by another version of this program, which knew no digest.
+    stored = load(connection, key)
+    return stored is not None and rules.same_content(stored, record)
+
+
+def _stored_noise(connection: Connection, key: RoundKey) -> NoiseRecord | None:
+    return mapping.noise_from_rows(_noise_rows(connection, key))
+
+
+def _noise_rows(connection: Connection, key: RoundKey) -> list[mapping.Row]:
+    return [tuple(row) for row in connection.execute(queries.NOISE, queries.key_of(key))]
