@@ -101,6 +101,12 @@ class Browser:
             for node in one["nodes"]
         ]
 
+    def forget(self) -> None:
+        """Leave the page, and forget complaints and requests so far."""
+        self.open("about:blank")
+        self.complaints()
+        self.requests()
+
     def complaints(self) -> list[str]:
         """Errors and warnings of the console so far, breaches of the policy, and alerts."""
         said = [f"{one['level']}: {one['message']}" for one in self.driver.get_log("browser")]
@@ -143,7 +149,9 @@ def browser(profile: Path) -> Iterator[Browser]:
     service = Service(driver, env=dict(environment) or None)
     with webdriver.Chrome(options=options, service=service) as running:
         running.set_script_timeout(60)
-        yield Browser(running)
+        window = Browser(running)
+        window.forget()  # what a new window loads by itself
+        yield window
 
 
 def _found(folder: Path) -> tuple[str, str, Mapping[str, str]]:

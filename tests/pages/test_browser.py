@@ -35,9 +35,7 @@ def one_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def window(one_browser: Browser) -> Iterator[Browser]:
     """Its window: wide, light, with scripts; nothing of an earlier test is in its logs."""
     one_browser.look(1366, "light")
-    one_browser.open("about:blank")
-    one_browser.complaints()
-    one_browser.requests()
+    one_browser.forget()
     yield one_browser
     one_browser.scripts(on=True)
     one_browser.driver.delete_all_cookies()

@@ -33,6 +33,7 @@ import { colour, fill } from "./look.js";
 
 const TABLE_ROWS = 50;
 const MANY = 120;
+const LONGEST = 32;
 /** @type {any} */
 const { Chart } = globalThis;
 
@@ -154,9 +155,9 @@ export class Figure {
     const { along, stacked, item, axis, across } = this.spec;
     const [text, soft, line] = [colour("text"), colour("soft"), colour("line")];
     const drawn = this.#columns.filter((column) => column.colour);
-    const font = { size: 12 };
+    const font = { size: 12, family: getComputedStyle(document.body).fontFamily };
     const ticks = { color: soft, padding: 6, maxRotation: 0, autoSkipPadding: 16, font };
-    const title = (/** @type {string} */ words) => ({ display: words !== "", text: words, color: soft, font });
+    const title = (/** @type {string} */ words) => ({ display: words !== "", text: clipped(words), color: soft, font });
     const places = {
       type: along ? "linear" : "category",
       stacked,
@@ -189,7 +190,7 @@ export class Figure {
           display: drawn.length > 1,
           align: "start",
           onClick: null,
-          labels: { color: text, usePointStyle: this.spec.type === "line", boxWidth: this.spec.type === "line" ? 8 : 24, boxHeight: this.spec.type === "line" ? 7 : 12, padding: 14, font: { size: 13 } },
+          labels: { color: text, usePointStyle: this.spec.type === "line", boxWidth: this.spec.type === "line" ? 8 : 24, boxHeight: this.spec.type === "line" ? 7 : 12, padding: 14, font: { ...font, size: 13 } },
         },
         tooltip: {
           callbacks: {
@@ -270,6 +271,9 @@ export class Figure {
     this.#more.textContent = `All ${newestFirst.length} rows`;
   }
 }
+
+/** A name may be of any length, an axis is not. @param {string} words */
+const clipped = (words) => (words.length > LONGEST ? `${words.slice(0, LONGEST)}…` : words);
 
 /** @param {Column} column @param {Item} item */
 function numberOf(column, item) {
