@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,12 @@ class Browser:
             for one in found
             for node in one["nodes"]
         ]
+
+    def picture(self, path: Path, width: int, height: int) -> None:
+        """The page from its top, so large, as a PNG."""
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        shot = self._cdp("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(b64decode(shot["data"]))
 
     def forget(self) -> None:
         """Leave the page, and forget complaints and requests so far."""

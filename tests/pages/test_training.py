@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ CLOSED = "document.querySelectorAll('#rounds tbody [data-word=completed]').lengt
 
 def test_a_training_is_seen_as_it_happens(tmp_path: Path):
     """Each round appears open and then closed, without a reload; in the end every figure is the interface's."""
-    options = {"rounds": ROUNDS, "telemetry__http__linger_s": "forever"}
+    options: dict[str, Any] = {"rounds": ROUNDS, "telemetry__http__linger_s": "forever"}
     with (
         browser(tmp_path) as window,
         ServerProcess(tmp_path, 2, **options) as server,

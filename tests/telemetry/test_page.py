@@ -90,7 +90,7 @@ def test_what_no_sensor_measured_says_so(sensor: Any, note: str) -> None:
     store = InMemoryStore()
     a_run(store, make_round(1, factors=factors), factors=factors)
     assert shown(store).rows["runs"][1][3] == f"0.1 g{note}"
-    said = f"modelled ({sensor}); no power sensor" if note else f"server measured by {sensor}"
+    said = "modelled; no power sensor" if note else f"server measured by {sensor}"
     assert said in shown(store, RUN).text
 
 

@@ -66,7 +66,7 @@ def _heading(run: Bound) -> str:
 
 
 def _tiles(run: Bound) -> str:
-    modelled = f"modelled ({run.show('so_far.server_sensor')}); no power sensor on the server"
+    modelled = "modelled; no power sensor on the server"
     sensor = f"server measured by {run.show('so_far.server_sensor')}"
     emissions = _tile(
         "CO2eq so far",

@@ -161,6 +161,7 @@ export class Figure {
     const places = {
       type: along ? "linear" : "category",
       stacked,
+      offset: !along,
       beginAtZero: true,
       grid: { color: line, drawTicks: false, display: Boolean(along) },
       border: { color: line },
