@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from threading import Lock
 from typing import Final
@@ -13,7 +13,6 @@ from telemetry.domain import (
     ExposedRun,
     Owner,
     ParticipantRecord,
-    PendingRound,
     PendingRun,
     ReportRecord,
     RoundRecord,
@@ -25,7 +24,6 @@ from telemetry.domain import (
 )
 from telemetry.errors import (
     BadTokenFact,
-    EndConflict,
     RoundConflict,
     RowsNotKept,
     RunDeleted,
@@ -41,77 +39,16 @@ from telemetry.progress import Tell, counted, nobody
 from telemetry.store import rules
 from telemetry.store.api_tokens import ApiToken
 from telemetry.store.deliveries import SERVICE, DeliveredEnd, DeliveredRun, Delivery
+from telemetry.store.memory_run import Known, MemoryRun
 
 _CANDIDATES: Final = 5
-_Key = tuple[int, int]
-"""(round, attempt)"""
-
-
-@dataclass
-class _Known:
-    """What a service has acknowledged of a run."""
-
-    ended_at: datetime | None = None
-    rounds: set[_Key] = field(default_factory=set)
-
-
-@dataclass
-class _Run:
-    """A run and its rounds; every value in it is immutable and only ever replaced."""
-
-    stored: StoredRun
-    rounds: dict[_Key, RoundSummary] = field(default_factory=dict)
-    records: dict[_Key, RoundRecord] = field(default_factory=dict)
-    """Of the rounds that keep their rows."""
-    known_to: dict[str, _Known] = field(default_factory=dict)
-    """Service → what it has acknowledged."""
-
-    def copy(self) -> _Run:
-        """As it is now; what is stored later does not change it."""
-        known = {to: _Known(has.ended_at, set(has.rounds)) for to, has in self.known_to.items()}
-        return _Run(self.stored, dict(self.rounds), dict(self.records), known)
-
-    def put(self, record: RoundRecord) -> None:
-        """Store a round that may be stored."""
-        if record.client_rows:
-            self.records[record.round, record.attempt] = record
-        self.put_summary(record.summary())
-
-    def put_summary(self, summary: RoundSummary) -> None:
-        """Store a round's figures; a closed one enters the totals, and renews the seal of an end."""
-        if summary.closed:
-            totals = self.stored.totals.plus(summary)
-            self.stored = replace(self.stored, totals=totals)
-            summary = replace(summary, cumulative_emissions_kg=totals.total_emissions_kg)
-        self.rounds[summary.round, summary.attempt] = summary
-        if summary.closed:
-            self.seal()
-
-    def prune(self, now: datetime) -> None:
-        """Keep the totals and the seal alone."""
-        self.rounds.clear()
-        self.records.clear()
-        self.stored = replace(self.stored, pruned_at=now)
-
-    def seal(self) -> None:
-        """Write the seal of a run that has ended; of one that runs, none."""
-        sha256 = rules.sealed(self.stored, self.summaries(closed=True))
-        self.stored = replace(self.stored, sha256=sha256)
-
-    def summaries(self, *, closed: bool) -> list[RoundSummary]:
-        """The closed or the open rounds by (round, attempt)."""
-        return [row for _, row in sorted(self.rounds.items()) if row.closed is closed]
-
-    def closed_records(self) -> list[RoundRecord]:
-        """The closed rounds, whole, by (round, attempt)."""
-        return [record for _, record in sorted(self.records.items()) if record.closed]
 
 
 class InMemoryStore:
     """A whole `Store` without a file; its content ends with the object."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, MemoryRun] = {}
         self._deleted: dict[str, datetime] = {}
         self._tokens: list[ApiToken] = []
         self._lock = Lock()
@@ -135,7 +72,7 @@ class InMemoryStore:
             known = self._runs.get(info.run_id)
             if known is None:
                 self._refuse_deleted(info.run_id)
-                self._runs[info.run_id] = _Run(_started(info, owner, now))
+                self._runs[info.run_id] = MemoryRun(_started(info, owner, now))
             elif known.stored.info != info:
                 raise RunExists(info.run_id)
 
@@ -176,7 +113,7 @@ class InMemoryStore:
             ]
             gone = [run for run in running if rules.is_gone(run.stored, now, is_alive)]
             for run in gone:
-                _interrupt(run)
+                run.interrupt()
             for run in self._runs.values():
                 held = run.stored.ended_at is not None and run.stored.owner is not None
                 if held and rules.is_gone(run.stored, now, is_alive):
@@ -191,7 +128,7 @@ class InMemoryStore:
                 raise RunPruned(run_id)
             if not rules.may_resume(run.stored.status):
                 raise RunNotResumable(run_id, run.stored.status)
-            _close_open_rounds(run)
+            run.close_open_rounds()
             run.stored = replace(
                 run.stored,
                 status="running",
@@ -264,7 +201,7 @@ class InMemoryStore:
             raise RunNotFound(delivery.run_id, (), SERVICE)
         run.stored = replace(run.stored, last_seen_at=now)
         if isinstance(delivery, DeliveredEnd):
-            return _take_end(run, delivery)
+            return run.take_end(delivery)
         if run.stored.pruned_at is not None:
             raise RunPruned(delivery.run_id)
         attempts = max((attempt for _, attempt in run.rounds), default=0)
@@ -280,7 +217,7 @@ class InMemoryStore:
         known = self._runs.get(delivery.run_id)
         if known is None:
             started = _started(delivery.info, None, now)
-            self._runs[delivery.run_id] = _Run(replace(started, writer=delivery.writer))
+            self._runs[delivery.run_id] = MemoryRun(replace(started, writer=delivery.writer))
             return 1
         if known.stored.writer != delivery.writer:
             raise RunNotFound(delivery.run_id, (), SERVICE)
@@ -335,7 +272,7 @@ class InMemoryStore:
         with self._lock:
             return self._record(self._find(record.run_id), record)
 
-    def _record(self, run: _Run, record: RoundRecord) -> bool:
+    def _record(self, run: MemoryRun, record: RoundRecord) -> bool:
         if run.stored.pruned_at is not None:
             raise RunPruned(record.run_id)
         if problem := rules.impossible(record):
@@ -413,7 +350,7 @@ class InMemoryStore:
             )
             detailed = rules.detailed_runs(chosen, max_runs)
             return [
-                _expose(self._runs[run.run_id], max_rounds)
+                self._runs[run.run_id].exposed(max_rounds)
                 if run.run_id in detailed
                 else ExposedRun(run=run, open_round=None, rounds=())
                 for run in chosen
@@ -423,7 +360,7 @@ class InMemoryStore:
         """See `Store.latest`."""
         with self._lock:
             return [
-                _expose(self._runs[run.run_id], max_rounds)
+                self._runs[run.run_id].exposed(max_rounds)
                 if run.run_id in self._runs
                 else ExposedRun(run=run, open_round=None, rounds=())
                 for run in runs
@@ -439,7 +376,7 @@ class InMemoryStore:
         with self._lock:
             runs = [run.stored for run in self._runs.values()]
             chosen = rules.deliverable_runs(runs, now, owner)
-            pending = [_pending(self._runs[run.run_id], service) for run in chosen]
+            pending = [self._runs[run.run_id].pending(service) for run in chosen]
         return [run for run in pending if not run.settled]
 
     def unacknowledged(self, services: Collection[str]) -> Sequence[str]:
@@ -449,24 +386,24 @@ class InMemoryStore:
                 run_id
                 for run_id, run in sorted(self._runs.items())
                 if rules.is_deliverable(run.stored)
-                and not all(_pending(run, to).settled for to in {*services, *run.known_to})
+                and not all(run.pending(to).settled for to in {*services, *run.known_to})
             ]
 
     def mark_announced(self, service: str, run_id: str) -> None:
         """See `Store.mark_announced`."""
         with self._lock:
-            self._find(run_id).known_to.setdefault(service, _Known()).ended_at = None
+            self._find(run_id).known_to.setdefault(service, Known()).ended_at = None
 
     def mark_delivered(self, service: str, run_id: str, rounds: Sequence[tuple[int, int]]) -> None:
         """See `Store.mark_delivered`."""
         with self._lock:
-            known = self._find(run_id).known_to.setdefault(service, _Known())
+            known = self._find(run_id).known_to.setdefault(service, Known())
             known.rounds.update(rounds)
 
     def mark_ended(self, service: str, run_id: str, ended_at: datetime) -> None:
         """See `Store.mark_ended`."""
         with self._lock:
-            self._find(run_id).known_to.setdefault(service, _Known()).ended_at = ended_at
+            self._find(run_id).known_to.setdefault(service, Known()).ended_at = ended_at
 
     def forget_delivered(self, service: str, run_id: str) -> None:
         """See `Store.forget_delivered`."""
@@ -476,7 +413,7 @@ class InMemoryStore:
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def _find(self, run_id: str) -> _Run:
+    def _find(self, run_id: str) -> MemoryRun:
         run = self._runs.get(run_id)
         if run is None:
             self._refuse_deleted(run_id)
@@ -487,38 +424,6 @@ class InMemoryStore:
     def _refuse_deleted(self, run_id: str) -> None:
         if run_id in self._deleted:
             raise RunDeleted(run_id, self._deleted[run_id], self.url)
-
-
-def _take_end(run: _Run, end: DeliveredEnd) -> int:
-    late = 0
-    if run.stored.pruned_at is None:
-        inside = sum(row.reports_late for row in run.summaries(closed=True))
-        missing = inside + end.late_reports - run.stored.totals.reports_late
-        if missing > 0:
-            totals = run.stored.totals.with_late_reports(missing)
-            run.stored = replace(run.stored, totals=totals)
-            late = 1
-    known = run.stored.status, run.stored.ended_at, run.stored.reason
-    if known == (end.status, end.ended_at, end.reason):
-        return late
-    if not rules.may_end_again(run.stored.status):
-        raise EndConflict(end.run_id, run.stored.status)
-    run.stored = replace(run.stored, status=end.status, ended_at=end.ended_at, reason=end.reason)
-    if run.stored.pruned_at is None:
-        run.seal()
-    return 1
-
-
-def _started(info: RunInfo, owner: Owner | None, now: datetime) -> StoredRun:
-    return StoredRun(
-        info=info,
-        status="running",
-        reason=None,
-        ended_at=None,
-        owner=owner,
-        last_seen_at=now,
-        totals=RunTotals(),
-    )
 
 
 def _replaces(record: RoundRecord, stored: RoundSummary, rows: RoundRecord | None) -> bool:
@@ -536,52 +441,15 @@ def _replaces(record: RoundRecord, stored: RoundSummary, rows: RoundRecord | Non
             raise RoundConflict(record.run_id, record.round, record.attempt)
 
 
-def _close_open_rounds(run: _Run) -> None:
-    for summary in run.summaries(closed=False):
-        record = run.records.get((summary.round, summary.attempt))
-        if record is None:
-            run.put_summary(rules.summary_closed_by_interruption(summary))
-        else:
-            run.put(rules.closed_by_interruption(record))
-
-
-def _interrupt(run: _Run) -> None:
-    _close_open_rounds(run)
-    run.stored = replace(
-        run.stored,
-        status="interrupted",
-        reason=rules.GONE,
-        ended_at=run.stored.last_seen_at,
-        owner=None,
-    )
-    run.seal()
-
-
-def _expose(run: _Run, max_rounds: int) -> ExposedRun:
-    last_attempts = {s.round: s for s in run.summaries(closed=True) if s.round > 0}
-    closed = list(last_attempts.values())
-    opened = run.summaries(closed=False)
-    return ExposedRun(
-        run=run.stored,
-        open_round=opened[-1] if opened else None,
-        rounds=tuple(closed[max(0, len(closed) - max_rounds) :]),
-    )
-
-
-def _pending(run: _Run, service: str) -> PendingRun:
-    closed = run.summaries(closed=True)
-    known = run.known_to.get(service)
-    has = set() if known is None else known.rounds
-    return rules.pending_run(
-        run.stored,
-        [
-            PendingRound.of(row)
-            for row in closed
-            if row.client_rows and (row.round, row.attempt) not in has
-        ],
-        None if known is None else known.ended_at,
-        announced=known is not None,
-        late_in_rounds=sum(row.reports_late for row in closed),
+def _started(info: RunInfo, owner: Owner | None, now: datetime) -> StoredRun:
+    return StoredRun(
+        info=info,
+        status="running",
+        reason=None,
+        ended_at=None,
+        owner=owner,
+        last_seen_at=now,
+        totals=RunTotals(),
     )
 
 
