@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help pictures dashboards docs reference demo env test test-slow bench lint format examples lock clean
+.PHONY: help pictures dashboards docs reference demo env test test-slow soak bench lint format examples lock clean
 
 export FLWR_TELEMETRY_ENABLED := 0
 
@@ -36,6 +36,10 @@ test: lint ## lint, types and every test that is not slow
 test-slow: $(SIMULATION) $(PYTORCH) $(DOCS) ## the tests that take minutes
 	@.ci/debian-tools
 	@$(BIN)/pytest -m slow
+
+soak: $(READY) ## ten minutes of faults at random moments, then every row compared; SOAK_SEED=n repeats one
+	@.ci/debian-tools
+	@$(BIN)/python -m tests.soak
 
 lint: $(READY) ## ruff and mypy, nothing is changed
 	@$(BIN)/ruff check

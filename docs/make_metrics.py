@@ -29,7 +29,9 @@ bytes, seconds. `promtool check metrics` has nothing to say about it.
   `metrics_rounds` (200) rounds. Above `max_series` (50,000) series of runs the run that ended first
   leaves first, whole, then the oldest rounds of the others.
 - Each run has one source: an FL server that delivers to a service shows only itself, and the service shows
-  its runs.
+  its runs. Of several FL servers on one SQLite file each shows its own run, and that whose run began first
+  the finished ones, too (after a `kill -9`, nobody for up to a minute). Several services on one PostgreSQL
+  all show the same: scrape them by the one address before them, not each.
 - Queries on runs that have ended: `last_over_time(fl_run_emissions_co2eq_grams[$__range])`, since a series
   is gone as soon as its source is.
 

@@ -258,6 +258,8 @@ def csv_page() -> str:
         "total is unknown are left out and counted on stderr; times are UTC without an offset.\n"
         "\n## json\n\nThe whole run: facts, method, totals, every round with its participants and "
         "reports. `sha256` is its seal.\n"
+        "\n## html\n\nA report for people: `fedserver runs report` writes it with an author and a date "
+        "([a report to attach](../report.md)). Each figure is a `<data>` element with its exact value.\n"
     )
 
 

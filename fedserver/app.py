@@ -31,7 +31,7 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedserver.artefacts import write_artefacts
+from fedserver.artefacts import write_exports, write_model
 from fedserver.assemble import Bridge, recorded_strategy
 from fedserver.config import ServerConfig, load_config
 from fedserver.ending import closing_of, end_sending, finish_as_failed
@@ -146,9 +146,10 @@ def train(config: ServerConfig, grid: Grid) -> LoopResult:
             )
         except (NoInitialModel, TooFewClients) as error:
             result = LoopResult(arrays=None, rounds_played=0, ended="failed", reason=str(error))
-        recorder.finish(result.ended, result.reason)
         folder: Path = config.model.output_dir / run_id
-        written = write_artefacts(folder, store, run_id, result.arrays)
+        written = write_model(folder, result.arrays)
+        recorder.finish(result.ended, result.reason)
+        written += write_exports(folder, store, run_id)
         logger.info("run %s %s: %s", run_id, result.ended, closing_of(store, run_id))
         for path in written:
             logger.info("wrote %s", path)

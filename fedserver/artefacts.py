@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,13 +20,25 @@ logger = logging.getLogger(__name__)
 EXPORTS: Final = {"footprint.csv": "csv", "run.json": "json"}
 
 
-def write_artefacts(
-    folder: Path, store: Store, run_id: str, arrays: ArrayRecord | None
-) -> list[Path]:
-    """Write what can be written and return those paths; what cannot is logged, never raised."""
-    written: list[Path] = []
+def write_model(folder: Path, arrays: ArrayRecord | None) -> list[Path]:
+    """Write the model, if there is one, as `write_exports` does.
 
-    def attempt(name: str, write: Callable[[Path], object]) -> None:
+    Before the run is said to have ended: whoever is killed in between has lost nothing.
+    """
+    if arrays is None:
+        return []
+    return _written(folder, {"model.npz": lambda path: save_model(path, arrays)})
+
+
+def write_exports(folder: Path, store: Store, run_id: str) -> list[Path]:
+    """Write what can be written and return those paths; what cannot is logged, never raised."""
+    saves = {name: partial(FORMATS[form].save, store, run_id) for name, form in EXPORTS.items()}
+    return _written(folder, saves)
+
+
+def _written(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> list[Path]:
+    written: list[Path] = []
+    for name, write in files.items():
         path = folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -36,8 +48,4 @@ def write_artefacts(
         else:
             written.append(path)
 
-    if arrays is not None:  # first: it is what the training was for
-        attempt("model.npz", lambda path: save_model(path, arrays))
-    for name, format_name in EXPORTS.items():
-        attempt(name, partial(FORMATS[format_name].save, store, run_id))
     return written

@@ -88,6 +88,10 @@ class Bridge:
         """A reply came in time."""
         self._recorder.replied(node, phase, at, size_bytes)
 
+    def overdue(self, node: int, size_bytes: int) -> None:
+        """A reply came after its deadline: what travelled, travelled."""
+        self._recorder.overdue(node, size_bytes)
+
     def late(self, reply: Message, phase: Phase, server_round: int) -> None:
         """A reply came after its deadline."""
         node = reply.metadata.src_node_id

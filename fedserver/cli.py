@@ -22,6 +22,7 @@ from fedserver.runs_cli import runs
 from fedserver.settings import from_pairs
 from fedserver.strategies_cli import strategies
 from fedserver.telemetry_cli import telemetry
+from fedserver.terminal.signs import visible
 from fedserver.tokens_cli import tokens
 from telemetry.errors import TelemetryError
 
@@ -155,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=None if arguments is None else list(arguments), prog_name="fedserver")
     except TelemetryError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
+        print(f"error: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - the command line
         sys.exit(EXIT_WRONG)
 
 

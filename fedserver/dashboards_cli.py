@@ -22,6 +22,7 @@ from fedserver.dashboards.sources import postgres_source, prometheus_source
 from fedserver.dashboards.steps import Outcome, walk, walk_boards
 from fedserver.errors import ConfigError, GrafanaAway, GrafanaRefused, Problem
 from fedserver.runs_common import DATABASE_VARIABLE, FileOption, StoreOption, opened_store
+from fedserver.saying import say
 from telemetry.domain import StoredRun
 
 EXIT_LEFT: Final = 1
@@ -156,12 +157,12 @@ def _told(outcomes: Iterable[Outcome], *, brief: bool = False) -> Counter[str]:
     for outcome in outcomes:
         counted[outcome.what] += 1
         if outcome.what in ("failed", "not tried"):
-            typer.echo(f"{outcome.name}: {outcome.what}: {outcome.why[0]}", err=True)
+            say(f"{outcome.name}: {outcome.what}: {outcome.why[0]}", err=True)
             continue
         if not (brief and outcome.what == "unchanged"):
-            typer.echo(f"{outcome.name}: {outcome.what}")
+            say(f"{outcome.name}: {outcome.what}")
         for line in outcome.why[:_MOST_DIFFERENCES]:
-            typer.echo(f"  {line}")
+            say(f"  {line}")
         if len(outcome.why) > _MOST_DIFFERENCES:
             typer.echo(f"  and {len(outcome.why) - _MOST_DIFFERENCES} more")
     return counted

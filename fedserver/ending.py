@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from fedserver.artefacts import write_artefacts
+from fedserver.artefacts import write_exports, write_model
 from fedserver.assemble import Server
 from fedserver.checkpoint import remove_checkpoint
 from fedserver.config import ServerConfig
@@ -18,7 +18,7 @@ from fedserver.resuming import folder_of
 from fedserver.stopping import StopSignal
 from fedserver.wording import closing_line, sealed_line
 from fedserver_hooks.intensity import lookup
-from fedserver_hooks.recorder import RoundRecorder
+from fedserver_hooks.recorder import LAST_WRITE_S, RoundRecorder
 from telemetry.domain import RunStatus
 from telemetry.errors import TelemetryError
 from telemetry.sender import Sender
@@ -69,21 +69,20 @@ def finish_as_failed(recorder: RoundRecorder) -> Callable[..., bool]:
 def end_run(
     config: ServerConfig, store: Store, server: Server, result: LoopResult, stop: StopSignal
 ) -> Outcome:
-    """Finish the record, let the clients go, write the artefacts."""
+    """Write the model, finish the record, let the clients go, write the exports."""
     recorder = server.recorder
     hurried = stop.is_set
     if result.reason and result.ended != "stopped_on_budget":  # the closing line says that one
         logger.error("the run %s: %s", result.ended, result.reason)
-    if hurried:
-        recorder.finish(result.ended, result.reason, SIGNAL_WRITE_S)
-    else:
-        recorder.finish(result.ended, result.reason)
+    run_id = recorder.run.run_id
+    folder = config.model.output_dir / run_id
+    paths = write_model(folder, result.arrays)
+    recorder.finish(result.ended, result.reason, SIGNAL_WRITE_S if hurried else LAST_WRITE_S)
     server.grid.disconnect_all(0.0 if hurried else DISCONNECT_GRACE_S)
     server.grid.stop(0.2 if hurried else 0.5)
-    run_id = recorder.run.run_id
     # Asked before they are written: what is in the store from here on, its seal too, is in them.
     complete = recorder.delivered()
-    paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
+    paths += write_exports(folder, store, run_id)
     if result.ended in ENDED_WELL:  # nothing is left to go on with
         remove_checkpoint(folder_of(config, run_id))
     else:
@@ -102,7 +101,8 @@ def tell_again(
 ) -> Outcome:
     """The store has taken what it refused at the end: the artefacts and the total are whole now."""
     run_id = server.recorder.run.run_id
-    paths = write_artefacts(config.model.output_dir / run_id, store, run_id, result.arrays)
+    folder = config.model.output_dir / run_id
+    paths = [*write_model(folder, result.arrays), *write_exports(folder, store, run_id)]
     whole = replace(outcome, closing=closing_of(store, run_id), complete=True, artefacts=paths)
     logger.info("run %s is in the store now: %s", run_id, whole.closing)
     return whole

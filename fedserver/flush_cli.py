@@ -79,9 +79,12 @@ def flush(
         with progress("deliver", before, "rounds") as tell:
             problem = _deliver(delivery, time.monotonic() + timeout, before, tell)
         left = delivery.backlog()
+        theirs = set(found.unacknowledged([options.service_url])) - delivery.run_ids()
     typer.echo(f"{before - left.rounds} round(s) delivered to {options.service_url}")
+    if theirs:
+        typer.echo(f"{len(theirs)} run(s) are left to servers that live", err=True)
     if problem is not None or left.oldest_at is not None:
-        why = f": {problem}" if problem else ", refused by the service"
+        why = f": {problem}" if problem else ", not taken by the service (why stands above)"
         what = f"{left.rounds} round(s), or how a run ended, are left{why}"
         typer.echo(f"{what}; they stay in {store_url(store, config)}", err=True)
         raise typer.Exit(EXIT_LEFT)

@@ -1,7 +1,8 @@
 """Rounds that the store would not take before the process had to go: kept, and delivered later.
 
 They are written to ``undelivered.json`` in the run's output folder. The next server that starts with
-the same output folder puts them into the store.
+the same output folder puts them into the store. Of a run without ``client_rows`` the file holds sums
+and no row of a client, as its store does.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final
 
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.run_end import Ending
-from telemetry.domain import RoundRecord
+from telemetry.domain import RoundRecord, RowlessRound
 from telemetry.errors import RoundConflict, TelemetryError
 from telemetry.store import Store
 
@@ -32,7 +33,7 @@ def keep(folder: Path, run_id: str, rounds: Sequence[RoundRecord], ending: Endin
         "status": ending.status if ending else "interrupted",
         "ended_at": ending.ended_at.isoformat() if ending else None,
         "reason": ending.reason if ending else None,
-        "rounds": [json.loads(record.model_dump_json()) for record in rounds],
+        "rounds": [json.loads(_kept_form(record).model_dump_json()) for record in rounds],
     }
     path = folder / FILE_NAME
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +41,15 @@ def keep(folder: Path, run_id: str, rounds: Sequence[RoundRecord], ending: Endin
     part.write_text(json.dumps(content), encoding="utf-8")
     os.replace(part, path)
     return path
+
+
+def _kept_form(record: RoundRecord) -> RoundRecord:
+    return record if record.client_rows else RowlessRound.of(record)
+
+
+def _read(item: dict[str, object]) -> RoundRecord:
+    kind = RowlessRound if "sums" in item else RoundRecord
+    return kind.model_validate_json(json.dumps(item))
 
 
 def keep_rest(output_dir: Path, recorder: RoundRecorder) -> bool:
@@ -78,7 +88,7 @@ def deliver(output_dir: Path, store: Store) -> int:
 
 def _deliver(path: Path, store: Store) -> int:
     content = json.loads(path.read_text(encoding="utf-8"))
-    records = [RoundRecord.model_validate_json(json.dumps(item)) for item in content["rounds"]]
+    records = [_read(item) for item in content["rounds"]]
     refused = 0
     for record in records:
         try:

@@ -7,7 +7,9 @@ from typing import Final
 
 from rich.cells import cell_len
 from rich.table import Table
+from rich.text import Text
 
+from fedserver.terminal.signs import inert
 from fedserver.wording import decimals_for, grams
 from telemetry.domain import GRAMS_PER_KG, RoundSummary
 
@@ -31,7 +33,9 @@ def rounds_table(
                 columns.pop(name, None)
     table = Table(box=None, header_style="bold")
     for heading in columns:
-        table.add_column(heading, justify="left" if heading == _LEFT else "right", no_wrap=True)
+        table.add_column(
+            Text(inert(heading)), justify="left" if heading == _LEFT else "right", no_wrap=True
+        )
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
     return table

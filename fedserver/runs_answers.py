@@ -48,8 +48,9 @@ def check_form(form: str) -> None:
 
 
 def print_json(answer: Mapping[str, Any]) -> None:
-    """The answer as one JSON object; unknown is null."""
-    typer.echo(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False))
+    """The answer as one JSON object; unknown is null. What cannot be seen is escaped."""
+    text = json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False)
+    typer.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def number(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO, cast
 
 import typer
 from rich.table import Table
@@ -21,12 +21,15 @@ from fedserver.runs_common import (
     local_time,
     opened_store,
     resolved_run,
+    saved,
 )
 from fedserver.runs_compare import compare_runs, value_lines
 from fedserver.runs_delete import delete
 from fedserver.runs_recost import recost
+from fedserver.runs_report import report
 from fedserver.runs_sci import sci
 from fedserver.runs_verify import verify
+from fedserver.saying import InertStream, say
 from fedserver.wording import (
     client_intensity_words,
     closing_line,
@@ -43,7 +46,7 @@ from telemetry.statement import statement
 from telemetry.store import Store
 
 runs = typer.Typer(
-    help="List, show, export, compare, re-cost, verify and delete recorded runs.",
+    help="List, show, report, export, compare, re-cost, verify and delete recorded runs.",
     no_args_is_help=True,
 )
 
@@ -54,7 +57,7 @@ def list_runs(store: StoreOption = None, config: FileOption = None) -> None:
     with opened_store(store, config) as opened:
         found = opened.runs()
         if not found:
-            typer.echo(f"no runs in {opened.url}")
+            say(f"no runs in {opened.url}")
             return
         table = Table(box=None, header_style="bold")
         for heading in ("run", "name", "status", "started", "strategy"):
@@ -91,21 +94,21 @@ def show(
         stored = resolved_run(opened, run)
         rounds = list(opened.rounds(stored.run_id))
         if method:
-            typer.echo(_statement(stored, rounds))
+            say(_statement(stored, rounds))
             return
         for line in (*describe_run(stored, rounds), *value_lines(stored, rounds, target)):
-            typer.echo(line)
+            say(line)
         stated = client_intensity_words(report for _, _, report in opened.reports(stored.run_id))
         if stated is not None:
-            typer.echo(f"clients    {stated}")
+            say(f"clients    {stated}")
         if any(row.reports_flagged for row in rounds):
             marked = [report for _, _, report in opened.reports(stored.run_id) if report.flags]
             words = mark_words(marked) or ["rows of clients are not kept"]
-            typer.echo(f"marks      {', '.join(words)}; they count like any other")
+            say(f"marks      {', '.join(words)}; they count like any other")
         if rounds:
             width = console().width if sys.stdout.isatty() else None
             console().print(rounds_table(rounds, stored.info.metric_names, width))
-            typer.echo("set-up: from the start to the first round, mostly waiting for clients")
+            say("set-up: from the start to the first round, mostly waiting for clients")
 
 
 @runs.command()
@@ -128,13 +131,14 @@ def export(
         stored = resolved_run(opened, run)
         notes = _written(FORMATS[format_name], opened, stored.run_id, output)
         for note in notes:
-            typer.echo(note, err=True)
+            say(note, err=True)
         if output is not None:
-            typer.echo(f"wrote {output}", err=True)
+            say(f"wrote {output}", err=True)
 
 
 runs.command("compare")(compare_runs)
 runs.command("recost")(recost)
+runs.command("report")(report)
 runs.command("sci")(sci)
 runs.command("verify")(verify)
 runs.command("delete")(delete)
@@ -146,15 +150,11 @@ def _written(form: Format, store: Store, run_id: str, output: Path | None) -> No
         out = sys.stdout
         out.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
         if out.isatty():
-            return form.write(store, run_id, out)
+            return form.write(store, run_id, cast(TextIO, InertStream(out)))
         with progress("export", unit="lines") as tell:
             return form.write_telling(store, run_id, out, tell)
-    try:
-        with progress("export", unit="lines") as tell:
-            return form.save(store, run_id, output, tell)
-    except OSError as error:
-        text = f"cannot write {output}: {error.strerror or error}"
-        raise ConfigError([Problem(path="--output", text=text, source="")]) from error
+    with progress("export", unit="lines") as tell:
+        return saved(form, store, run_id, output, tell)
 
 
 # --- words and tables ----------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
+from fedserver.errors import ConfigError, Problem
+from fedserver.saying import InertConsole, say
 from telemetry.domain import StoredRun
+from telemetry.exporters.base import Format, Notes
+from telemetry.progress import Tell, nobody
 from telemetry.selection import resolve_run
 from telemetry.store import Store, open_store
 
@@ -40,8 +43,7 @@ def local_time(moment: datetime) -> str:
 
 def console() -> Console:
     """Where tables are printed."""
-    # A pipe has no width: do not break lines there.
-    return Console(width=None if sys.stdout.isatty() else 200)
+    return InertConsole()
 
 
 @contextmanager
@@ -84,5 +86,14 @@ def resolved_run(store: Store, wanted: str) -> StoredRun:
     """The run that RUN means; says on stderr which one ``latest`` is."""
     run = resolve_run(store, wanted)
     if wanted == "latest":
-        typer.echo(f"latest is {run.run_id} ({run.info.run_name})", err=True)
+        say(f"latest is {run.run_id} ({run.info.run_name})", err=True)
     return run
+
+
+def saved(form: Format, store: Store, run_id: str, output: Path, tell: Tell = nobody) -> Notes:
+    """Write a run to a file of the user's choice."""
+    try:
+        return form.save(store, run_id, output, tell)
+    except OSError as error:
+        text = f"cannot write {output}: {error.strerror or error}"
+        raise ConfigError([Problem(path="--output", text=text, source="")]) from error

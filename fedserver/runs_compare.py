@@ -19,6 +19,7 @@ from fedserver.runs_answers import (
     wrong,
 )
 from fedserver.runs_common import FileOption, StoreOption, console, opened_store, resolved_run
+from fedserver.saying import say
 from fedserver.wording import decimals_for, grams
 from telemetry.analysis.compare import Comparison, Contender, compare
 from telemetry.analysis.value import Value, metric_names, value_of
@@ -51,7 +52,7 @@ def compare_runs(
         return
     console().print(_table(compared))
     for line in _notes(compared):
-        typer.echo(line)
+        say(line)
 
 
 def _metric(loaded: Loaded, asked: str | None) -> str:

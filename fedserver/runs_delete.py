@@ -18,6 +18,7 @@ from fedserver.runs_common import (
     output_dir,
     resolved_run,
 )
+from fedserver.saying import say
 from telemetry.domain import StoredRun, utc_now
 from telemetry.store.sql.sqlite import copies_beside
 
@@ -37,12 +38,12 @@ def delete(
         stored = resolved_run(opened, run)
         _ask(stored, opened.url, yes)
         opened.delete_run(stored.run_id, utc_now())
-        typer.echo(f"deleted run {stored.run_id} from {opened.url}")
+        say(f"deleted run {stored.run_id} from {opened.url}")
         left = [*_files_of(output_dir(config) / stored.run_id), *copies_beside(opened.url)]
     if left:
-        typer.echo("not deleted, and may tell of it:")
+        say("not deleted, and may tell of it:")
         for path in left:
-            typer.echo(f"  {path}")
+            say(f"  {path}")
 
 
 def _ask(run: StoredRun, where: str, yes: bool) -> None:

@@ -19,6 +19,7 @@ from fedserver.runs_common import (
     opened_store,
     resolved_run,
 )
+from fedserver.saying import say
 from fedserver.wording import decimals_for, grams, intensity_words
 from fedserver_hooks.intensity import (
     InvalidIntensity,
@@ -80,12 +81,12 @@ def recost(
         print_json(_as_json(stored, found))
         return
     for line in _heading(stored, found):
-        typer.echo(line)
+        say(line)
     if found.rounds:
         console().print(_totals_table(found))
         console().print(_rounds_table(found))
     for line in _notes(stored, found):
-        typer.echo(line)
+        say(line)
 
 
 def _grid(intensity: float | None, country: str | None, region: str | None) -> Grid | None:

@@ -16,6 +16,7 @@ from fedserver.runs_common import (
     opened_store,
     resolved_run,
 )
+from fedserver.saying import say
 from fedserver.wording import grams
 from telemetry.analysis.sci import UNIT_WORDS, UNITS, Score, examples_of, scores
 from telemetry.analysis.value import measured_kg, value_of
@@ -53,10 +54,10 @@ def sci(
         print_json(_as_json(stored, rounds, shown))
         return
     for line in _heading(stored, rounds):
-        typer.echo(line)
+        say(line)
     console().print(_table(shown))
     for line in _boundary(stored, rounds):
-        typer.echo(line)
+        say(line)
 
 
 def _heading(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:

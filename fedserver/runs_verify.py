@@ -11,6 +11,7 @@ import typer
 from fedserver.errors import ConfigError, Problem
 from fedserver.progress import progress
 from fedserver.runs_common import FileOption, StoreOption, opened_store, resolved_run
+from fedserver.saying import say
 from telemetry.exporters.comparison import differences, read_export
 from telemetry.progress import counted
 from telemetry.store import Store
@@ -53,16 +54,16 @@ def verify(
         with progress("verify", len(wanted), "runs") as tell:
             found = [verify_run(opened, run_id) for run_id in counted(wanted, tell)]
         if not found:
-            typer.echo(f"no runs in {opened.url}")
+            say(f"no runs in {opened.url}")
         if export is not None:
             in_file = list(differences(opened, export))
     for verification in found:
         for line in told(verification):
-            typer.echo(line)
+            say(line)
     if export is not None:
-        typer.echo(f"{file}: {'as the store has it' if not in_file else 'not what the store has'}")
+        say(f"{file}: {'as the store has it' if not in_file else 'not what the store has'}")
         for line in _some(in_file):
-            typer.echo(f"  {line}")
+            say(f"  {line}")
     if in_file or not all(verification.ok for verification in found):
         raise typer.Exit(EXIT_DIFFERS)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -13,6 +11,7 @@ from rich.table import Table
 from fedserver.errors import ConfigError, Problem
 from fedserver.flush_cli import flush
 from fedserver.progress import progress
+from fedserver.prune_cli import prune
 from fedserver.runs_common import FileOption, StoreOption, console, local_time, store_url
 from fedserver.tokens_cli import expiry
 from fedserver.tokens_import import import_tokens
@@ -25,9 +24,8 @@ telemetry = typer.Typer(
 tokens = typer.Typer(help="Create, list and revoke tokens of the service.", no_args_is_help=True)
 telemetry.add_typer(tokens, name="tokens")
 telemetry.command()(flush)
+telemetry.command()(prune)
 tokens.command("import")(import_tokens)
-
-_AGE: Final = re.compile(r"([1-9][0-9]{0,5})d")
 
 
 @telemetry.command()
@@ -207,42 +205,6 @@ def migrate(
     for revision, text in migrating.history():
         here = "  <- here" if revision == found.revision else ""
         typer.echo(f"{revision}  {text}{here}")
-
-
-@telemetry.command()
-def prune(
-    older_than: Annotated[
-        str, typer.Option("--older-than", help="Of runs that ended so many days ago, e.g. 180d.")
-    ],
-    keep_totals: Annotated[
-        bool,
-        typer.Option(
-            "--keep-totals", help="Delete rounds and rows of clients, keep runs and their totals."
-        ),
-    ] = False,
-    store: StoreOption = None,
-    config: FileOption = None,
-) -> None:
-    """Delete the rounds of old runs; their totals stay."""
-    match = _AGE.fullmatch(older_than)
-    if match is None:
-        raise _wrong("--older-than", f"{older_than[:32]!r} is no number of days such as 180d")
-    if not keep_totals:
-        raise _wrong("--keep-totals", "say it: only pruning that keeps the totals is possible")
-    opened = open_store(store_url(store, config), create=False)
-    now = utc_now()
-    try:
-        before = now - timedelta(days=int(match[1]))
-    except OverflowError:
-        raise _wrong("--older-than", f"{older_than} is before all times") from None
-    try:
-        with progress("prune", unit="runs") as tell:
-            pruned = opened.prune(before, now, tell)
-    finally:
-        opened.close()
-    for run_id in pruned:
-        typer.echo(run_id)
-    typer.echo(f"pruned {len(pruned)} of the runs in {opened.url}", err=True)
 
 
 def _password(variable: str) -> str:

@@ -20,6 +20,7 @@ from telemetry.domain import (
     Sensor,
     StoredRun,
 )
+from telemetry.method import MODELLED, MODELLED_NOTE
 from telemetry.sharing import machine_share
 
 _SENSOR_WORDS: dict[Sensor, str] = {
@@ -31,7 +32,6 @@ _SENSOR_WORDS: dict[Sensor, str] = {
     "unknown": "sensor unknown",
 }
 _MOST_NAMES: Final = 3
-_MODELLED: frozenset[Sensor] = frozenset({"model", "constant", "unknown"})
 
 
 def decimals_for(grams: float) -> int:
@@ -229,9 +229,7 @@ def sensor_words(factors: Factors) -> str:
 
 def headline_note(factors: Factors) -> str | None:
     """What every headline must say where no power sensor was read; None where one was."""
-    if factors.server_sensor in _MODELLED:
-        return "modelled; no power sensor on the server"
-    return None
+    return MODELLED_NOTE if factors.server_sensor in MODELLED else None
 
 
 def intensity_words(factors: Factors, country: str | None) -> str:

@@ -19,6 +19,7 @@ from fedserver_hooks.events import (
     Failed,
     LateReport,
     Node,
+    Overdue,
     Replied,
     ReplyArrived,
     RoundEvent,
@@ -170,6 +171,9 @@ class FactBuilder:
                 part.replied[event.phase] = event.at
                 if event.size_bytes is not None:
                     part.bytes_from = (part.bytes_from or 0) + event.size_bytes
+            case Overdue():
+                part = self._part(event.node)
+                part.bytes_from = (part.bytes_from or 0) + event.size_bytes
             case Replied():
                 for node, report, metrics in event.replies:
                     self._take_reply(event, node, report, metrics)
@@ -222,7 +226,7 @@ class FactBuilder:
         return self._participants.setdefault(str(node), _Participant())
 
     def participants(self) -> list[ParticipantFacts]:
-        """Everyone who was sent a message in this round."""
+        """Everyone who was sent a message in this round, and whose reply to an earlier one came in it."""
         return [
             ParticipantFacts(
                 node_id=node,
@@ -237,7 +241,7 @@ class FactBuilder:
                 bytes_from=part.bytes_from,
             )
             for node, part in self._participants.items()
-            if part.sent
+            if part.sent or part.bytes_from is not None
         ]
 
     def bare_participants(self) -> list[ParticipantFacts]:

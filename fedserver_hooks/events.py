@@ -46,6 +46,14 @@ class ReplyArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class Overdue:
+    """The transport saw a reply after its phase had been given up, of this or an earlier round."""
+
+    node: Node
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A node's update cannot be used."""
 
@@ -96,7 +104,7 @@ class Over:
     at: float
 
 
-RoundEvent = Sent | Replied | ReplyArrived | Failed | LateReport
+RoundEvent = Sent | Replied | ReplyArrived | Overdue | Failed | LateReport
 """What belongs to the round that is open."""
 Event = RoundEvent | Seen | Gone | Began | Over
 Watch = Callable[[Event | RoundRecord], None]

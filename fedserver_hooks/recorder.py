@@ -283,6 +283,11 @@ class RoundRecorder:
         self._append(events.ReplyArrived(phase, node, at, size_bytes))
 
     @harmless
+    def overdue(self, node: Node, size_bytes: int) -> None:
+        """A node's reply arrived that nobody waits for any more: so much came all the same."""
+        self._append(events.Overdue(node, size_bytes))
+
+    @harmless
     def failed(self, node: Node, reason: str) -> None:
         """A node's update cannot be used."""
         self._append(events.Failed(node, reason))

@@ -161,6 +161,10 @@ class ServiceAway(TelemetryError):
         super().__init__(problem)
 
 
+class ServiceFault(ServiceAway):
+    """The telemetry service says that it failed (500), perhaps at what was delivered alone."""
+
+
 class DeliveryRefused(TelemetryError):
     """The telemetry service answered with a 4xx ``status``: the same again would be refused again."""
 

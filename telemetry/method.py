@@ -34,6 +34,10 @@ ON_SERVER_HOST: Final[Mapping[Scope, str]] = {
     "unknown": "clients on the server's machine are counted like those of any other",
 }
 """By the scope of the server's figure."""
+MODELLED: Final[frozenset[Sensor]] = frozenset({"model", "constant", "unknown"})
+"""Sensors that are no measurement of the server's energy."""
+MODELLED_NOTE: Final = "modelled; no power sensor on the server"
+"""What every headline says where there was none."""
 UNKNOWN: Final = "null is unknown and never 0; a total is the sum of its known parts"
 SEAL_COVERS: Final = (
     "sha256 is over the canonical JSON of the run's facts, its end and every figure of its closed "
@@ -73,6 +77,8 @@ class Method:
     """Rows: every attempt, and the set-up."""
     rounds_repeated: int
     """Attempts after a round's first."""
+    rounds_complete: int | None
+    """Rows whose server was metered throughout and whose participants all reported."""
     participants: int
     reported: int | None
     missing: int | None
@@ -81,6 +87,8 @@ class Method:
     evaluate_reported: int | None
     clients_energy_reports: int | None
     """Reports that state energy, or whose energy could be derived."""
+    clients_reported_emissions_kg: float | None
+    """What the accepted reports said, before each machine was counted once."""
     clients_on_server_host: bool
     """Whether clients were split off the server's own figure in any round."""
     reports_flagged: int | None
@@ -108,7 +116,8 @@ def method_of(run: StoredRun, rounds: Iterable[RoundSummary]) -> Method:
         tracked=info.tracked,
         software=info.software,
         tracker=info.tracker,
-        server_metered=bool(metered),
+        # The totals of a pruned run still tell.
+        server_metered=bool(metered) or run.totals.server_energy_kwh is not None,
         server_metered_share=metered_s / seconds if info.tracked and seconds > 0 else None,
         server_sensors=tuple(sorted(sensors)) or (factors.server_sensor,),
         server_scope=_scope(run, metered),
@@ -125,6 +134,7 @@ def method_of(run: StoredRun, rounds: Iterable[RoundSummary]) -> Method:
         rounds_by_status=Counter(played.values()),
         rounds_closed=len(rows),
         rounds_repeated=sum(1 for row in rows if row.attempt > 1),
+        rounds_complete=_count(None if row.complete is None else int(row.complete) for row in rows),
         participants=sum(row.participants for row in rows),
         reported=_count(row.reported for row in rows),
         missing=_count(row.missing for row in rows),
@@ -132,6 +142,9 @@ def method_of(run: StoredRun, rounds: Iterable[RoundSummary]) -> Method:
         failed=sum(row.failed for row in rows),
         evaluate_reported=_count(row.evaluate_reported for row in rows),
         clients_energy_reports=_count(row.clients_energy_reports for row in rows),
+        clients_reported_emissions_kg=sum_known(
+            row.clients_reported_emissions_kg for row in rows if row.client_histogram.count
+        ),
         clients_on_server_host=any(map(_split, metered)),
         reports_flagged=_count(row.reports_flagged for row in rows),
         flagged_emissions_kg=sum_known(row.flagged_emissions_kg for row in rows),

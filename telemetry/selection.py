@@ -8,6 +8,7 @@ from typing import Final
 
 from telemetry.domain import StoredRun
 from telemetry.errors import RunDeleted, RunNotFound
+from telemetry.printable import printable
 from telemetry.store.base import Store
 
 LATEST: Final = "latest"
@@ -68,5 +69,7 @@ def _candidates(runs: Sequence[StoredRun], wanted: str) -> tuple[str, ...]:
     ranked = _beginning_with(runs, wanted)
     for text in alike:
         ranked += [run for run in runs if text in (run.run_id, run.info.run_name)]
-    distinct = {run.run_id: f"{run.run_id} ({run.info.run_name})" for run in [*ranked, *runs]}
+    distinct = {
+        run.run_id: f"{run.run_id} ({printable(run.info.run_name)})" for run in [*ranked, *runs]
+    }
     return tuple(distinct.values())[:MAX_CANDIDATES]

@@ -23,7 +23,8 @@ import httpx
 from pydantic import ValidationError
 
 from telemetry.domain import RunEnd, RunInfo, utc_now
-from telemetry.errors import DeliveryRefused, ServiceAway
+from telemetry.errors import DeliveryRefused, ServiceAway, ServiceFault
+from telemetry.printable import printable
 from telemetry.service.bodies import Received, finish_json, rounds_json, run_json
 
 REQUEST_S: Final = 60.0
@@ -118,7 +119,7 @@ class ServiceClient:
         problem = _problem(answer) or _phrase(status)
         if _is_refusal(status, headers):
             raise DeliveryRefused(status, problem)
-        raise ServiceAway(
+        raise (ServiceFault if _is_fault(status, headers) else ServiceAway)(
             f"the service answered {status}: {problem}", retry_after_s=_retry_after_s(headers)
         )
 
@@ -156,8 +157,17 @@ def _is_refusal(status: int, headers: httpx.Headers) -> bool:
     """
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return True
-    by_service = headers.get("Content-Type", "").partition(";")[0].strip() == PROBLEM_TYPE
-    return by_service and 400 <= status < 500 and status not in _LATER
+    return _by_service(headers) and 400 <= status < 500 and status not in _LATER
+
+
+def _is_fault(status: int, headers: httpx.Headers) -> bool:
+    """Whether a telemetry service says that it stumbled; one that only has to wait says 503."""
+    return status == HTTPStatus.INTERNAL_SERVER_ERROR and _by_service(headers)
+
+
+def _by_service(headers: httpx.Headers) -> bool:
+    kind: str = headers.get("Content-Type", "")
+    return kind.partition(";")[0].strip() == PROBLEM_TYPE
 
 
 def _no_service() -> ServiceAway:
@@ -184,7 +194,7 @@ def _problem(answer: bytes) -> str:
         return ""
     said = (document.get("detail"), document.get("title"))
     text = next((part for part in said if isinstance(part, str) and part), "")
-    return "".join(c if c.isprintable() else "�" for c in text[:_MAX_SHOWN])
+    return printable(text[:_MAX_SHOWN])
 
 
 def _phrase(status: int) -> str:

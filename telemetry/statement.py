@@ -6,17 +6,26 @@ Energies are kWh at the meter, before PUE; emissions are g CO2eq.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from decimal import Decimal
+from collections.abc import Iterable, Mapping
 from itertools import chain
-from math import floor, log10
 from typing import Final
 
 from telemetry.budget import used_ratio
-from telemetry.domain import GRAMS_PER_KG, RoundSummary, Sensor, StoredRun
+from telemetry.domain import RoundSummary, Sensor, StoredRun
 from telemetry.domain.estimates import BYTES_PER_GB
 from telemetry.method import ON_SERVER_HOST, ONE_MACHINE, Method, boundary, method_of
+from telemetry.words import (
+    grams,
+    is_or_are,
+    kwh,
+    listed,
+    number,
+    percent,
+    places_for,
+    sentence,
+    times,
+    utc_day,
+)
 
 TOOL: Final = "fedserver-telemetry"
 
@@ -29,6 +38,18 @@ def statement(run: StoredRun, rounds: Iterable[RoundSummary], country: str | Non
     method = method_of(run, rounds)
     if not method.tracked:
         parts = [_record(run, method), _course(run, method), _nothing_kept(method)]
+    elif _pruned(run, method):
+        parts = [
+            _record(run, method),
+            _course(run, method),
+            _totals(run, method),
+            _server(method),
+            _conversion(method, country),
+            _estimates(run, method),
+            _budget(run, method),
+            _outside(method),
+            _deleted(run),
+        ]
     else:
         parts = [
             _record(run, method),
@@ -56,7 +77,7 @@ def _record(run: StoredRun, method: Method) -> Iterable[str]:
         tools.append(f"Flower (flwr) {software['flwr']}")
     yield (
         f'The federated training "{info.run_name}" (run {run.run_id}, strategy {info.strategy}, '
-        f"privacy {info.privacy}, started {_utc(info.started_at)}) was recorded with {_and(tools)}."
+        f"privacy {info.privacy}, started {utc_day(info.started_at)}) was recorded with {listed(tools)}."
     )
 
 
@@ -65,8 +86,11 @@ def _course(run: StoredRun, method: Method) -> Iterable[str]:
     of = f"{method.rounds_played} of {planned} planned" if planned else f"{method.rounds_played}"
     rounds = f"{of} round{'' if (planned or method.rounds_played) == 1 else 's'}"
     found = method.rounds_by_status
+    if _pruned(run, method):
+        found = run.totals.rounds
+        rounds = f"{times(sum(found.values()), 'round')}, repeated ones included"
     others = [f"{n} {name}" for name, n in found.items() if name != "completed"]
-    note = f" ({_and(others)})" if others else ""
+    note = f" ({listed(others)})" if others else ""
     reason = f" ({run.reason})" if run.reason else ""
     match run.status:
         case "running":
@@ -90,8 +114,8 @@ def _course(run: StoredRun, method: Method) -> Iterable[str]:
     if method.rounds_repeated:
         yield (
             "It was taken up again after an interruption; "
-            f"{_times(method.rounds_repeated, 'repeated attempt')} at a round "
-            f"{_is(method.rounds_repeated)} on record, and what every attempt used is counted."
+            f"{times(method.rounds_repeated, 'repeated attempt')} at a round "
+            f"{is_or_are(method.rounds_repeated)} on record, and what every attempt used is counted."
         )
 
 
@@ -99,36 +123,38 @@ def _totals(run: StoredRun, method: Method) -> Iterable[str]:
     totals = run.totals
     total = totals.total_emissions_kg
     server, clients = totals.server_emissions_kg, totals.clients_emissions_kg
+    asked = bool(method.participants) or _pruned(run, method)
     if total is None:
         yield (
             "Its emissions are unknown, for neither the server was metered nor did any client "
             "report."
-            if method.participants
+            if asked
             else "Its emissions are unknown, for the server was not metered and no client took part."
         )
         return
     if server is not None and clients is not None:
-        places = _places((total, server, clients))
+        places = places_for((total, server, clients))
         yield (
-            f"Its measured total is {_grams(total, places)}: {_grams(server, places)} of the "
-            f"server and {_grams(clients, places)} of the clients."
+            f"Its measured total is {grams(total, places)}: {grams(server, places)} of the "
+            f"server and {grams(clients, places)} of the clients."
         )
     elif server is not None:
-        why = "no client reported" if method.participants else "no client took part"
-        yield f"Its measured total is {_grams(total)}, all of the server, for {why}."
+        why = "no client reported" if asked else "no client took part"
+        yield f"Its measured total is {grams(total)}, all of the server, for {why}."
     else:
         yield (
-            f"Its measured total is {_grams(total)}, all of the clients, for the server was not "
+            f"Its measured total is {grams(total)}, all of the clients, for the server was not "
             "metered."
         )
     energies = []
     if totals.server_energy_kwh is not None:
-        energies.append(f"{_kwh(totals.server_energy_kwh)} of the server")
+        energies.append(f"{kwh(totals.server_energy_kwh)} of the server")
     if totals.clients_energy_kwh is not None:
-        reports = _times(method.clients_energy_reports or 0, "client report")
-        energies.append(f"{_kwh(totals.clients_energy_kwh)} in the {reports} of known energy")
+        count = method.clients_energy_reports
+        reports = "client reports" if count is None else times(count, "client report")
+        energies.append(f"{kwh(totals.clients_energy_kwh)} in the {reports} of known energy")
     if energies:
-        yield f"The energy behind it, at the meters, is {_and(energies)}."
+        yield f"The energy behind it, at the meters, is {listed(energies)}."
 
 
 def _server(method: Method) -> Iterable[str]:
@@ -136,13 +162,13 @@ def _server(method: Method) -> Iterable[str]:
         yield "No energy of the server was metered: that is unknown and not zero."
         return
     taken = f"taken with {method.tracker} and " if method.tracker else ""
-    sensors = _and([_SENSOR[sensor] for sensor in method.server_sensors])
+    sensors = listed([SENSOR_WORDS[sensor] for sensor in method.server_sensors])
     share = method.server_metered_share
-    covers = "" if share is None else f"; this covers {_percent(min(1.0, share))} of the time"
+    covers = "" if share is None else f"; this covers {percent(min(1.0, share))} of the time"
     yield f"The server's energy is that of {_of_scope(method)}, {taken}{sensors}{covers}."
 
 
-_SENSOR: Final[Mapping[Sensor, str]] = {
+SENSOR_WORDS: Final[Mapping[Sensor, str]] = {
     "rapl": "measured by the processor's energy counters (RAPL)",
     "nvml": "measured by the graphics card (NVML)",
     "mixed": "partly measured by power sensors and partly modelled",
@@ -163,7 +189,7 @@ def _of_scope(method: Method) -> str:
     if method.server_shares is None:
         return text
     low, high = method.server_shares
-    between = _percent(low) if low == high else f"{_percent(low)} to {_percent(high)}"
+    between = percent(low) if low == high else f"{percent(low)} to {percent(high)}"
     return f"{text} ({between} of the machine's energy)"
 
 
@@ -180,12 +206,12 @@ def _conversion(method: Method, country: str | None) -> Iterable[str]:
     overhead = (
         "without a factor for data centre overhead (PUE 1)"
         if method.pue == 1
-        else f"with a power usage effectiveness (PUE) of {_number(method.pue)}"
+        else f"with a power usage effectiveness (PUE) of {number(method.pue)}"
     )
     of = "server and of clients on its machine" if method.clients_on_server_host else "server"
     yield (
         f"The energy of the {of} is converted with a carbon intensity of "
-        f"{_number(method.server_carbon_intensity_g_per_kwh)} g CO2eq per kWh "
+        f"{number(method.server_carbon_intensity_g_per_kwh)} g CO2eq per kWh "
         f"({'; '.join(text for text in source if text)}) and {overhead}."
     )
 
@@ -210,33 +236,33 @@ def _clients(run: StoredRun, method: Method) -> Iterable[str]:
         if count
     ]
     yield (
-        f"Of {_times(method.participants, 'request')} to train {_and(counts)} (coverage "
-        f"{_percent(reported / method.participants)}); what was not reported or was rejected is "
+        f"Of {times(method.participants, 'request')} to train {listed(counts)} (coverage "
+        f"{percent(reported / method.participants)}); what was not reported or was rejected is "
         "unknown and adds nothing."
     )
     if method.evaluate_reported:
-        yield f"{_times(method.evaluate_reported, 'report')} of evaluation {_is(method.evaluate_reported)} counted as well."
+        yield f"{times(method.evaluate_reported, 'report')} of evaluation {is_or_are(method.evaluate_reported)} counted as well."
     if run.totals.reports_late:
         late = run.totals.reports_late
         yield (
-            f"{_times(late, 'report')} came too late for {'its' if late == 1 else 'their'} round "
+            f"{times(late, 'report')} came too late for {'its' if late == 1 else 'their'} round "
             "and counted in the round that was open on arrival, if one was."
         )
     if run.totals.reports_repeated:
         repeated = run.totals.reports_repeated
-        yield f"{_times(repeated, 'repeated report')} {_is(repeated)} not counted."
+        yield f"{times(repeated, 'repeated report')} {is_or_are(repeated)} not counted."
 
 
 def _hosts(run: StoredRun, method: Method) -> Iterable[str]:
     if not run.totals.reports_accepted and not run.totals.reports_late:
         return
-    yield _sentence(ONE_MACHINE)
+    yield sentence(ONE_MACHINE)
     if method.clients_on_server_host or method.server_scope != "machine":
-        yield _sentence(ON_SERVER_HOST[method.server_scope])
+        yield sentence(ON_SERVER_HOST[method.server_scope])
     unplaced = run.totals.reports_without_host
     if unplaced:
         yield (
-            f"{_times(unplaced, 'accepted report')} "
+            f"{times(unplaced, 'accepted report')} "
             f"{'names no machine and is' if unplaced == 1 else 'name no machine and are'} counted "
             "in full."
         )
@@ -246,7 +272,7 @@ def _marks(method: Method) -> Iterable[str]:
     flagged, emitted = method.reports_flagged, method.flagged_emissions_kg
     if flagged and emitted is not None:
         yield (
-            f"{_times(flagged, 'accepted report')}, with {_grams(emitted)} of the total, "
+            f"{times(flagged, 'accepted report')}, with {grams(emitted)} of the total, "
             f"{'is' if flagged == 1 else 'are'} marked as far from the others or as a possible "
             "running total, and counted unchanged."
         )
@@ -255,15 +281,15 @@ def _marks(method: Method) -> Iterable[str]:
 def _estimates(run: StoredRun, method: Method) -> Iterable[str]:
     totals = run.totals
     if method.network_kwh_per_gb is not None:
-        factor = f"{_number(method.network_kwh_per_gb)} kWh per GB"
+        factor = f"{number(method.network_kwh_per_gb)} kWh per GB"
         estimated = totals.communication_emissions_kg_estimated
         sent, received = totals.bytes_to_clients, totals.bytes_from_clients
-        size = _number(((sent or 0) + (received or 0)) / BYTES_PER_GB)
+        size = number(((sent or 0) + (received or 0)) / BYTES_PER_GB)
         yield (
             f"Data transfer could not be estimated at {factor}, for no bytes were counted."
             if estimated is None
             else f"Beside the measured total and not in it, the transfer of {size} GB between server "
-            f"and clients is estimated at {_grams(estimated)}, with {factor} and the server's "
+            f"and clients is estimated at {grams(estimated)}, with {factor} and the server's "
             "carbon intensity."
         )
     if method.impute_missing:
@@ -272,11 +298,13 @@ def _estimates(run: StoredRun, method: Method) -> Iterable[str]:
         if central is None or low is None or high is None:
             yield "For clients that did not report no estimate was possible."
         else:
+            cases = method.imputed_clients
+            of = "" if cases is None else f" ({times(cases, 'case')})"
             yield (
                 "Beside the measured total and not in it, the emissions of clients that did not "
-                f"report ({_times(method.imputed_clients or 0, 'case')}) are estimated at "
-                f"{_grams(central)} (from "
-                f"{_grams(low)} to {_grams(high)}), by the median and the 10th and 90th percentile "
+                f"report{of} are estimated at "
+                f"{grams(central)} (from "
+                f"{grams(low)} to {grams(high)}), by the median and the 10th and 90th percentile "
                 "of the emissions per example of those that did."
             )
 
@@ -287,8 +315,8 @@ def _budget(run: StoredRun, method: Method) -> Iterable[str]:
         return
     what = "stop before it is exceeded" if method.on_budget == "stop" else "warn of"
     used = used_ratio(run.totals.total_emissions_kg, method.budget_kg)
-    spent = "" if used is None else f"; the measured total is {_percent(used)} of it"
-    yield f"The run had a budget of {_grams(method.budget_kg)}, to {what}{spent}."
+    spent = "" if used is None else f"; the measured total is {percent(used)} of it"
+    yield f"The run had a budget of {grams(method.budget_kg)}, to {what}{spent}."
 
 
 def _outside(method: Method) -> Iterable[str]:
@@ -304,12 +332,24 @@ def _nothing_kept(method: Method) -> Iterable[str]:
         "are unknown and not zero."
     )
     if method.rounds_closed:
-        yield f"Only the course of {_times(method.rounds_closed, 'round')} is on record."
+        yield f"Only the course of {times(method.rounds_closed, 'round')} is on record."
+
+
+def _pruned(run: StoredRun, method: Method) -> bool:
+    return run.pruned_at is not None and not method.rounds_closed
+
+
+def _deleted(run: StoredRun) -> Iterable[str]:
+    assert run.pruned_at is not None
+    yield (
+        f"Its rounds were deleted on {utc_day(run.pruned_at)} and its totals kept, so that coverage, "
+        "metered time and marks can no longer be told."
+    )
 
 
 def _rows(method: Method) -> Iterable[str]:
-    if not method.client_rows:
-        of = f"{method.rounds_without_client_rows} of {_times(method.rounds_closed, 'round')}"
+    if not method.client_rows and method.rounds_closed:
+        of = f"{method.rounds_without_client_rows} of {times(method.rounds_closed, 'round')}"
         yield (
             f"Of the clients only sums and distributions are kept (in {of}), so that these sums "
             "cannot be recomputed from single reports."
@@ -323,50 +363,3 @@ def _seal(run: StoredRun) -> Iterable[str]:
         yield "The record is not sealed yet."
     else:
         yield "The record bears no seal: it was made before there were seals."
-
-
-# --- words for numbers -----------------------------------------------------------------------------
-
-
-def _number(value: float) -> str:
-    """Four digits, never with an exponent."""
-    return format(Decimal(f"{value:.4g}"), "f")
-
-
-def _grams(emissions_kg: float, places: int | None = None) -> str:
-    grams = emissions_kg * GRAMS_PER_KG
-    return f"{_number(grams) if places is None else f'{grams:.{places}f}'} g CO2eq"
-
-
-def _places(emissions_kg: Iterable[float]) -> int:
-    """Decimals by which figures that stand together show three digits of the smallest."""
-    grams = [value * GRAMS_PER_KG for value in emissions_kg if value > 0]
-    return max(2, 2 - floor(log10(min(grams)))) if grams else 2
-
-
-def _kwh(energy_kwh: float) -> str:
-    return f"{_number(energy_kwh)} kWh"
-
-
-def _percent(share: float) -> str:
-    return f"{_number(share * 100)} %"
-
-
-def _times(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def _is(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
-def _and(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}."
-
-
-def _utc(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d} UTC"

@@ -97,8 +97,9 @@ class RoundWriter:
     """Writes one run's rounds to a store, in order, in a thread of its own.
 
     A newer revision of a round replaces an older one that still waits. Also keeps the run's lease, and
-    calls ``refresh`` as often: a process that is killed has lost no more than that. ``on_made`` is
-    told of each record, open or closed, once it is made; ``on_closed`` of the closed ones.
+    calls ``refresh`` as often: a process that is killed has lost no more than that. After the run's
+    end it keeps the lease until the run is released, for it is served here. ``on_made`` is told of
+    each record, open or closed, once it is made; ``on_closed`` of the closed ones.
     Other threads only put something into the inbox, which costs them next to nothing; all else
     belongs to the writer's thread alone.
     """
@@ -209,6 +210,19 @@ class RoundWriter:
                     written.set()
                 self._waiting.clear()
                 self._do_last()
+        self._hold()
+
+    def _hold(self) -> None:
+        """The run has ended and is still served here: nobody else may, until it is released."""
+        while not self._abandoned:
+            with suppress(Empty):
+                item = self._inbox.get(timeout=max(0.0, self._renew_at - time.monotonic()))
+                if isinstance(item, _Job):  # too late; for who asks for what is left
+                    self._keep(item)
+                continue
+            with suppress(Exception):  # a run that has ended loses nothing by it
+                if not self._renewed():
+                    return
 
     def _receive(self) -> None:
         """Wait for work, or until it is time to try again or to renew the lease."""
@@ -332,11 +346,10 @@ class RoundWriter:
             self._failures.note("listener", "a listener failed", error=error)
 
     def _renew_lease(self) -> None:
-        self._renew_at = time.monotonic() + LEASE_RENEW_S
         if self._refresh is not None:
             self._refresh()
         try:
-            held = self._store.renew_lease(self._run_id, self._owner, utc_now())
+            held = self._renewed()
         except StoreError as error:
             self._failures.note("store", str(error))
             return
@@ -345,3 +358,8 @@ class RoundWriter:
             return
         if not held:
             self._failures.note("lease", f"run {self._run_id} is not held by this process any more")
+
+    def _renewed(self) -> bool:
+        """Renew the lease; False where it is not ours any more."""
+        self._renew_at = time.monotonic() + LEASE_RENEW_S
+        return self._store.renew_lease(self._run_id, self._owner, utc_now())

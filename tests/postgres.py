@@ -24,6 +24,8 @@ _DEBIANS: Final = Path("/usr/lib/postgresql")
 _UNPRIVILEGED: Final = "nobody"
 """PostgreSQL refuses to run as root; tests in containers often do."""
 _FAST: Final = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+DURABLE: Final = ("fsync=off", "full_page_writes=off")
+"""What is acknowledged outlives a crash of the server, though not one of the machine."""
 _numbers = count(1)
 
 

@@ -13,8 +13,9 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from telemetry.domain import Owner, RunEnd, RunInfo, StoredRun, utc_now
 from telemetry.errors import RoundConflict, RunDeleted, RunExists, RunNotFound
@@ -53,7 +54,7 @@ AFTER: Final = (
 """Faults of the answer: what was delivered is stored."""
 
 
-class ServiceDouble(AbstractContextManager["ServiceDouble"]):
+class ServiceDouble(AbstractContextManager[Any]):
     """Stores what it is told in ``store``; the next answers do the ``faults`` one after another."""
 
     def __init__(self, store: Store | None = None, *, port: int = 0) -> None:
@@ -61,6 +62,9 @@ class ServiceDouble(AbstractContextManager["ServiceDouble"]):
         self.faults: deque[str | None] = deque()
         self.refused_rounds: set[int] = set()
         self.foreign_runs: set[str] = set()
+        self.faulty_rounds: set[tuple[str, int]] = set()
+        """Run and round that it fails at (500), whatever comes with them."""
+        self.faulty_runs: set[str] = set()
         self.max_body_bytes: int | None = None
         self.token: str | None = None
         self.always: str | None = None
@@ -87,7 +91,60 @@ class ServiceDouble(AbstractContextManager["ServiceDouble"]):
         with self.lock:
             return self.faults.popleft() if self.faults else self.always
 
-    def __enter__(self) -> ServiceDouble:
+    def take(self, method: str, path: str, headers: Message, body: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer; raises `Refused`."""
+        with self.lock:  # all or nothing, one after another
+            run_id, _, what = path.removeprefix("/api/v1/runs/").partition("/")
+            if self.token is not None:
+                shown = headers.get("Authorization")
+                if shown != f"Bearer {self.token}":
+                    raise Refused(401, "token unknown")
+            if self.max_body_bytes is not None and len(body) > self.max_body_bytes:
+                raise Refused(413, "too large")
+            if run_id in self.faulty_runs:
+                raise Refused(500, "made to fail at this run")
+            if run_id in self.foreign_runs:
+                raise Refused(404, "no such run")
+            try:
+                return self._stored(run_id, what, body)
+            except BadBody as error:
+                raise Refused(error.status, str(error)) from error
+            except RunDeleted as error:
+                raise Refused(410, str(error)) from error
+            except RunNotFound as error:
+                raise Refused(404, "no such run") from error
+            except (RunExists, RoundConflict) as error:
+                raise Refused(409, str(error)) from error
+
+    def _stored(self, run_id: str, what: str, body: bytes) -> tuple[int, bytes]:
+        store = self.store
+        if what == "":
+            info: RunInfo = take_run(body, run_id)
+            self.requests.append(("PUT", run_id, 0))
+            store.start_run(info, OWNER, utc_now())
+            return 200, b'{"received": 1, "stored": 1}'
+        run = store.run(run_id)
+        if what == "finish":
+            self.requests.append(("POST", f"{run_id}/finish", 0))
+            finish = take_finish(body)
+            store.add_late_reports(run_id, finish.late_reports - _late(store, run))
+            store.finish_run(run_id, finish.status, finish.ended_at, finish.reason)
+            return 200, b'{"received": 1, "stored": 1}'
+        records = take_rounds(body, run_id)
+        self.requests.append(("POST", f"{run_id}/rounds", len(records)))
+        if self.faulty_rounds & {(run_id, record.round) for record in records}:
+            raise Refused(500, "made to fail at a round")
+        for record in records:
+            if record.closed and record.round in self.refused_rounds:
+                raise Refused(422, f"round {record.round} is refused")
+        for record in records:
+            if run.ended_at is not None and may_resume(run.status) and record.attempt > 1:
+                store.resume_run(run_id, OWNER, utc_now())
+                run = store.run(run_id)
+        stored = sum(store.record_round(record) for record in records)
+        return 200, json.dumps({"received": len(records), "stored": stored}).encode()
+
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -98,7 +155,9 @@ class ServiceDouble(AbstractContextManager["ServiceDouble"]):
         self._thread.join(5)
 
 
-class _Refused(Exception):
+class Refused(Exception):
+    """A problem document."""
+
     def __init__(self, status: int, detail: str) -> None:
         self.status = status
         self.detail = detail
@@ -131,65 +190,14 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in BEFORE:
             return self._fault(fault)
         try:
-            status, answer = self._take(body)
-        except _Refused as refused:
+            status, answer = self.double.take(self.command, self.path, self.headers, body)
+        except Refused as refused:
             document = {"title": "refused", "status": refused.status, "detail": refused.detail}
             kind = "application/problem+json"
             return self._send(refused.status, json.dumps(document).encode(), kind)
         if fault is not None:
             return self._fault(fault)
         return self._send(status, answer)
-
-    def _take(self, body: bytes) -> tuple[int, bytes]:
-        double = self.double
-        with double.lock:  # all or nothing, one after another
-            run_id, _, what = self.path.removeprefix("/api/v1/runs/").partition("/")
-            if double.token is not None:
-                shown = self.headers.get("Authorization")
-                if shown != f"Bearer {double.token}":
-                    raise _Refused(401, "token unknown")
-            if double.max_body_bytes is not None and len(body) > double.max_body_bytes:
-                raise _Refused(413, "too large")
-            if run_id in double.foreign_runs:
-                raise _Refused(404, "no such run")
-            try:
-                return self._stored(double, run_id, what, body)
-            except BadBody as error:
-                raise _Refused(error.status, str(error)) from error
-            except RunDeleted as error:
-                raise _Refused(410, str(error)) from error
-            except RunNotFound as error:
-                raise _Refused(404, "no such run") from error
-            except (RunExists, RoundConflict) as error:
-                raise _Refused(409, str(error)) from error
-
-    def _stored(
-        self, double: ServiceDouble, run_id: str, what: str, body: bytes
-    ) -> tuple[int, bytes]:
-        store = double.store
-        if what == "":
-            info: RunInfo = take_run(body, run_id)
-            double.requests.append(("PUT", run_id, 0))
-            store.start_run(info, OWNER, utc_now())
-            return 200, b'{"received": 1, "stored": 1}'
-        run = store.run(run_id)
-        if what == "finish":
-            double.requests.append(("POST", f"{run_id}/finish", 0))
-            finish = take_finish(body)
-            store.add_late_reports(run_id, finish.late_reports - _late(store, run))
-            store.finish_run(run_id, finish.status, finish.ended_at, finish.reason)
-            return 200, b'{"received": 1, "stored": 1}'
-        records = take_rounds(body, run_id)
-        double.requests.append(("POST", f"{run_id}/rounds", len(records)))
-        for record in records:
-            if record.closed and record.round in double.refused_rounds:
-                raise _Refused(422, f"round {record.round} is refused")
-        for record in records:
-            if run.ended_at is not None and may_resume(run.status) and record.attempt > 1:
-                store.resume_run(run_id, OWNER, utc_now())
-                run = store.run(run_id)
-        stored = sum(store.record_round(record) for record in records)
-        return 200, json.dumps({"received": len(records), "stored": stored}).encode()
 
     def _fault(self, fault: str) -> None:
         match fault.split():
@@ -272,17 +280,22 @@ def assert_same(service: Store, server: Store, run_ids: Iterable[str] | None = N
     expected = [run.run_id for run in server.runs()] if run_ids is None else list(run_ids)
     assert [run.run_id for run in service.runs()] == expected
     for run_id in expected:
-        here, there = service.run(run_id), server.run(run_id)
-        facts = ("info", "status", "reason", "ended_at", "totals", "sha256")
-        for name in facts:
-            assert getattr(here, name) == getattr(there, name), (run_id, name)
-        assert list(service.rounds(run_id)) == list(server.rounds(run_id))
-        assert list(service.reports(run_id)) == list(server.reports(run_id))
-        assert list(service.participants(run_id)) == list(server.participants(run_id))
-        for row in server.rounds(run_id):
-            key = run_id, row.round, row.attempt
-            told = server.round(*key).model_copy(update={"noise": None})
-            assert service.round(*key) == told
+        assert_same_run(service, server, run_id)
+
+
+def assert_same_run(service: Store, server: Store, run_id: str) -> None:
+    """`assert_same` of one run."""
+    here, there = service.run(run_id), server.run(run_id)
+    facts = ("info", "status", "reason", "ended_at", "totals", "sha256")
+    for name in facts:
+        assert getattr(here, name) == getattr(there, name), (run_id, name)
+    assert list(service.rounds(run_id)) == list(server.rounds(run_id))
+    assert list(service.reports(run_id)) == list(server.reports(run_id))
+    assert list(service.participants(run_id)) == list(server.participants(run_id))
+    for row in server.rounds(run_id):
+        key = run_id, row.round, row.attempt
+        told = server.round(*key).model_copy(update={"noise": None})
+        assert service.round(*key) == told
 
 
 def main() -> None:

@@ -126,6 +126,9 @@ class GridListener(Protocol):
     def failed(self, node: int, phase: Phase, reason: str) -> None:
         """There will be no usable answer in time: the client is hung, gone or not well."""
 
+    def overdue(self, node: int, size_bytes: int) -> None:
+        """An answer came after its time, whatever is in it."""
+
     def late(self, reply: Message, phase: Phase, server_round: int) -> None:
         """An answer came after its time, with the content that it would have had in time.
 
@@ -155,6 +158,9 @@ class NullListener:
         """Nothing."""
 
     def failed(self, node: int, phase: Phase, reason: str) -> None:
+        """Nothing."""
+
+    def overdue(self, node: int, size_bytes: int) -> None:
         """Nothing."""
 
     def late(self, reply: Message, phase: Phase, server_round: int) -> None:

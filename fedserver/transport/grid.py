@@ -243,6 +243,8 @@ class BidiGrid(RoundGrid):
         def read(data: bytes, in_time: bool) -> Message:
             if in_time:
                 self._tell(self._listener.replied, node, phase, self._clock(), len(data))
+            else:
+                self._tell(self._listener.overdue, node, len(data))
             answer = decode(phase, data, names)
             if isinstance(answer, Refusal):
                 if answer.report is not None:

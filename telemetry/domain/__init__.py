@@ -25,6 +25,7 @@ from telemetry.domain.parts import (
     ReportRecord,
 )
 from telemetry.domain.round import RoundRecord
+from telemetry.domain.rowless import RowlessRound
 from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun
 from telemetry.domain.summary import RoundSummary
 from telemetry.domain.times import UTC_TEXT_LENGTH, utc_text, utc_texts
@@ -92,6 +93,7 @@ __all__ = [
     "RoundRecord",
     "RoundStatus",
     "RoundSummary",
+    "RowlessRound",
     "RunEnd",
     "RunId",
     "RunInfo",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from telemetry.exporters import clients_csv, codecarbon_csv, rounds_csv, run_json
+from telemetry.exporters import clients_csv, codecarbon_csv, rounds_csv, run_html, run_json
 from telemetry.exporters.base import Format, Notes
 
 __all__ = ["FORMATS", "Format", "Notes"]
@@ -19,6 +19,7 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
             clients_csv.FORMAT,
             codecarbon_csv.FORMAT,
             run_json.FORMAT,
+            run_html.FORMAT,
         )
     }
 )

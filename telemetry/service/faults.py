@@ -21,7 +21,7 @@ from telemetry.errors import (
     ValueRefused,
 )
 from telemetry.service.bounds import BadBody
-from telemetry.service.ingest import Busy
+from telemetry.service.ingest import Busy, WriteFault
 from telemetry.service.problems import problem
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RunNotFound, _not_found)
     app.add_exception_handler(Busy, _busy)
     app.add_exception_handler(ValueRefused, _refused)
+    app.add_exception_handler(WriteFault, _fault)
     app.add_exception_handler(StoreError, _store)
     for kind in _SAID:
         app.add_exception_handler(kind, _said)
@@ -82,6 +83,11 @@ def _busy(_: Request, error: Exception) -> Response:
 def _refused(_: Request, error: Exception) -> Response:
     logger.warning("a value was refused: %s", error)
     return problem(422, "the database cannot keep a value in it, or a sum of such values")
+
+
+def _fault(_: Request, __: Exception) -> Response:
+    """The traceback is in the log already."""
+    return problem(500, "the service failed at storing this; its log says why")
 
 
 def _store(_: Request, error: Exception) -> Response:

@@ -38,6 +38,10 @@ class Busy(TelemetryError):
     """The writer cannot take more just now, or the service is going away."""
 
 
+class WriteFault(StoreError):
+    """The store failed at a delivery in a way that nobody foresaw, perhaps at this one alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     delivery: Delivery
@@ -68,6 +72,7 @@ class Ingest:
         self._closing = False
         self._problem: str | None = None
         self._problem_at = 0.0
+        self._faulted = False
         self._thread = threading.Thread(target=self._write, name="telemetry-ingest", daemon=True)
 
     @property
@@ -157,16 +162,12 @@ class Ingest:
 
     def _stored(self, deliveries: Sequence[Delivery]) -> Sequence[int | TelemetryError]:
         now, began = self._clock(), self._monotonic()
-        try:
-            came_to = self._store.deliver(deliveries, now)
-        except Exception as error:
-            logger.exception("deliveries could not be written")
-            came_to = [StoreError(self._store.url, type(error).__name__)] * len(deliveries)
+        came_to = self._came_to(deliveries, now)
         self.writes.observe(self._monotonic() - began)
         self._outcomes.update(map(_outcome, came_to))
         if any(isinstance(one, int) and one for one in came_to):
             self._last_stored_at = now
-        broken = [one for one in came_to if type(one) is StoreError]
+        broken = self._broken(came_to)
         if broken and self._problem is None:
             logger.error("deliveries cannot be written: %s", broken[0])
         elif not broken and self._problem is not None:
@@ -175,11 +176,30 @@ class Ingest:
         self._problem_at = self._monotonic()
         return came_to
 
+    def _came_to(
+        self, deliveries: Sequence[Delivery], now: datetime
+    ) -> Sequence[int | TelemetryError]:
+        try:
+            return self._store.deliver(deliveries, now)
+        except Exception as error:
+            if len(deliveries) > 1:  # one by one: the others must not suffer for one of them
+                return [what for one in deliveries for what in self._came_to([one], now)]
+            logger.exception("a delivery of run %s could not be written", deliveries[0].run_id)
+            return [WriteFault(self._store.url, type(error).__name__)]
+
+    def _broken(self, came_to: Sequence[int | TelemetryError]) -> list[StoreError]:
+        """What says that the database cannot be written; a fault alone may be one delivery's own."""
+        faults = [one for one in came_to if isinstance(one, WriteFault)]
+        again, self._faulted = self._faulted, len(faults) == len(came_to)
+        if again and self._faulted:
+            return [*faults]
+        return [one for one in came_to if type(one) is StoreError]
+
 
 def _outcome(came_to: int | TelemetryError) -> str:
     if isinstance(came_to, int):
         return "stored" if came_to else "repeated"
-    return "failed" if type(came_to) is StoreError else "refused"
+    return "failed" if type(came_to) in (StoreError, WriteFault) else "refused"
 
 
 def _answer(batch: Sequence[_Waiting], came_to: Sequence[int | TelemetryError]) -> None:

@@ -45,6 +45,9 @@ class EmbeddedHttp:
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=1,
+            # A page and a scrape now and then need no fast ones, which take 3 MB.
+            loop="asyncio",
+            http="h11",
         )
         self._server = _Server(config, self._ready)
         self._thread = threading.Thread(target=self._serve, name="telemetry-http", daemon=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -103,6 +103,7 @@ class Store(Protocol):
         round is closed with what was last stored, as its next revision: its status stays, but
         ``running`` becomes ``interrupted``. A live run is never touched, and neither is one that is
         delivered to a service: its server may live beyond a network that is down, and says the end.
+        Ended runs whose owner is gone without letting go of them (its disk was full) are released.
         """
         ...
 
@@ -123,12 +124,21 @@ class Store(Protocol):
         """
         ...
 
-    def prune(self, before: datetime, now: datetime, tell: Tell = nobody) -> Sequence[str]:
+    def prune(
+        self,
+        before: datetime,
+        now: datetime,
+        tell: Tell = nobody,
+        *,
+        keep_totals: bool = True,
+        spared: Collection[str] = (),
+    ) -> Sequence[str]:
         """Of runs that ended before then delete the rounds, with all that hangs on them.
 
-        The runs with their totals and seals stay; `StoredRun.pruned_at` says so. Returns their ids;
-        ``tell`` hears of each.
-        Rounds of such a run raise `RunPruned`.
+        The runs with their totals and seals stay; `StoredRun.pruned_at` says so. Rounds of such a
+        run raise `RunPruned`, and it is delivered to no service any more. Without ``keep_totals`` the
+        runs go, too, those that were pruned before included, each as by `delete_run`. The runs
+        ``spared`` stay as they are. Returns the ids of the others; ``tell`` hears of each.
         """
         ...
 
@@ -209,9 +219,17 @@ class Store(Protocol):
         """What ``/metrics`` of ``owner`` shows, oldest start first.
 
         Its own runs, and the ``max_runs`` last ended runs that no live owner holds (released, or a
-        lease older than `LEASE_EXPIRES_S`). ``owner`` None stands for a service: every run. Each
+        lease older than `LEASE_EXPIRES_S`), unless another live owner's run began before all of its
+        own: each run is shown by one of them. ``owner`` None stands for a service: every run. Each
         with its open round and its last ``max_rounds`` closed rounds (from round 1 on; of several
         attempts the last). Rounds are given for all running runs and the ``max_runs`` last ended.
+        """
+        ...
+
+    def latest(self, runs: Sequence[StoredRun], *, max_rounds: int) -> Sequence[ExposedRun]:
+        """These runs, in their order, each with its open round and its last closed ones.
+
+        Which rounds: as in `exposed`; none of a run that was deleted meanwhile.
         """
         ...
 
@@ -225,8 +243,16 @@ class Store(Protocol):
         """Runs of which ``service`` has not acknowledged everything: ``owner``'s first, by start.
 
         Those of ``owner`` and those that no live owner holds, as in `exposed`: whoever lives delivers
-        its own. Runs without ``client_rows`` are left out: a service adds up the rows itself.
+        its own. Runs without ``client_rows`` are left out: a service adds up the rows itself; and so
+        are pruned ones, of which there is nothing to add up.
         ``service`` is its URL: what one has acknowledged, another need not have.
+        """
+        ...
+
+    def unacknowledged(self, services: Collection[str]) -> Sequence[str]:
+        """Ids of the runs of which a service has not acknowledged everything, whoever holds them.
+
+        One of ``services``, or another that has acknowledged something of the run.
         """
         ...
 

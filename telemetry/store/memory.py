@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Lock
@@ -86,6 +86,12 @@ class _Run:
         self.rounds[summary.round, summary.attempt] = summary
         if summary.closed:
             self.seal()
+
+    def prune(self, now: datetime) -> None:
+        """Keep the totals and the seal alone."""
+        self.rounds.clear()
+        self.records.clear()
+        self.stored = replace(self.stored, pruned_at=now)
 
     def seal(self) -> None:
         """Write the seal of a run that has ended; of one that runs, none."""
@@ -171,6 +177,10 @@ class InMemoryStore:
             gone = [run for run in running if rules.is_gone(run.stored, now, is_alive)]
             for run in gone:
                 _interrupt(run)
+            for run in self._runs.values():
+                held = run.stored.ended_at is not None and run.stored.owner is not None
+                if held and rules.is_gone(run.stored, now, is_alive):
+                    run.stored = replace(run.stored, owner=None)
             return [run.stored.run_id for run in gone]
 
     def resume_run(self, run_id: str, owner: Owner, now: datetime) -> None:
@@ -200,22 +210,31 @@ class InMemoryStore:
             del self._runs[run_id]
             self._deleted[run_id] = now
 
-    def prune(self, before: datetime, now: datetime, tell: Tell = nobody) -> Sequence[str]:
+    def prune(
+        self,
+        before: datetime,
+        now: datetime,
+        tell: Tell = nobody,
+        *,
+        keep_totals: bool = True,
+        spared: Collection[str] = (),
+    ) -> Sequence[str]:
         """See `Store.prune`."""
         with self._lock:
             old = [
-                run
-                for _, run in sorted(self._runs.items())
-                if run.stored.ended_at is not None
-                and run.stored.ended_at < before
-                and run.stored.pruned_at is None
+                run_id
+                for run_id, run in sorted(self._runs.items())
+                if rules.may_prune(run.stored, before, keep_totals=keep_totals)
+                and run_id not in spared
             ]
             tell(0, len(old))
-            for run in counted(old, tell):
-                run.rounds.clear()
-                run.records.clear()
-                run.stored = replace(run.stored, pruned_at=now)
-            return [run.stored.run_id for run in old]
+            for run_id in counted(old, tell):
+                if keep_totals:
+                    self._runs[run_id].prune(now)
+                else:
+                    del self._runs[run_id]
+                    self._deleted[run_id] = now
+            return old
 
     # --- of a service --------------------------------------------------------------------------
 
@@ -400,6 +419,16 @@ class InMemoryStore:
                 for run in chosen
             ]
 
+    def latest(self, runs: Sequence[StoredRun], *, max_rounds: int) -> Sequence[ExposedRun]:
+        """See `Store.latest`."""
+        with self._lock:
+            return [
+                _expose(self._runs[run.run_id], max_rounds)
+                if run.run_id in self._runs
+                else ExposedRun(run=run, open_round=None, rounds=())
+                for run in runs
+            ]
+
     def check(self) -> None:
         """It is always there."""
 
@@ -412,6 +441,16 @@ class InMemoryStore:
             chosen = rules.deliverable_runs(runs, now, owner)
             pending = [_pending(self._runs[run.run_id], service) for run in chosen]
         return [run for run in pending if not run.settled]
+
+    def unacknowledged(self, services: Collection[str]) -> Sequence[str]:
+        """See `Store.unacknowledged`."""
+        with self._lock:
+            return [
+                run_id
+                for run_id, run in sorted(self._runs.items())
+                if rules.is_deliverable(run.stored)
+                and not all(_pending(run, to).settled for to in {*services, *run.known_to})
+            ]
 
     def mark_announced(self, service: str, run_id: str) -> None:
         """See `Store.mark_announced`."""

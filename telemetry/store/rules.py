@@ -99,7 +99,7 @@ def lease_expired(last_seen_at: datetime, now: datetime) -> bool:
 
 
 def is_gone(run: StoredRun, now: datetime, is_alive: Callable[[Owner], bool]) -> bool:
-    """Whether the owner of a running run is gone."""
+    """Whether nobody is at work on a run, or serves it, any more."""
     return run.owner is None or lease_expired(run.last_seen_at, now) or not is_alive(run.owner)
 
 
@@ -124,6 +124,12 @@ def may_end_again(status: RunStatus) -> bool:
 def may_resume(status: RunStatus) -> bool:
     """Whether a run of this status can be taken up again."""
     return status not in ("running", "completed")
+
+
+def may_prune(run: StoredRun, before: datetime, *, keep_totals: bool) -> bool:
+    """Whether a run ended so long ago, and has something left that is to go."""
+    old = run.ended_at is not None and run.ended_at < before
+    return old and not (keep_totals and run.pruned_at is not None)
 
 
 def may_delete(run: StoredRun, now: datetime) -> bool:
@@ -151,8 +157,18 @@ def chosen_runs(
     if owner is None:
         return sorted(runs, key=_start)
     mine = [run for run in runs if run.owner == owner]
+    if not _comes_first(runs, now, owner):
+        return sorted(mine, key=_start)
     others = [r for r in runs if r.owner != owner and r.ended_at is not None and _unheld(r, now)]
     return sorted([*mine, *_last_ended(others, max_runs)], key=_start)
+
+
+def _comes_first(runs: Sequence[StoredRun], now: datetime, owner: Owner) -> bool:
+    """Whether it is ``owner`` among the living who shows the runs that nobody holds: each run has one
+    source. It is whose run began first.
+    """
+    held = [run for run in runs if run.owner == owner or not _unheld(run, now)]
+    return not held or min(held, key=_start).owner == owner
 
 
 def detailed_runs(chosen: Sequence[StoredRun], max_runs: int) -> frozenset[str]:
@@ -169,10 +185,14 @@ def deliverable_runs(
     chosen = [
         run
         for run in runs
-        if run.info.client_rows
-        and ((owner is not None and run.owner == owner) or _unheld(run, now))
+        if is_deliverable(run) and ((owner is not None and run.owner == owner) or _unheld(run, now))
     ]
     return sorted(chosen, key=lambda run: (owner is None or run.owner != owner, *_start(run)))
+
+
+def is_deliverable(run: StoredRun) -> bool:
+    """Whether a service could be told of a run: it adds up the rows itself."""
+    return run.info.client_rows and run.pruned_at is None
 
 
 def pending_run(

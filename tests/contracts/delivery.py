@@ -294,6 +294,29 @@ class DeliveryContract:
                 attempt()
         assert begun.run(RUN_ID).totals == totals
 
+    def test_pruning_without_totals_deletes_old_runs(self, begun: Store):
+        """Those pruned before, too; the id and the seal stay as after a deletion, young runs whole."""
+        deliver(begun, the_rounds(make_round(1, clients=CLIENTS)), the_end(), the_run("young"))
+        deliver(begun, the_end(minute=11, run_id="young"), the_run("pruned"))
+        deliver(begun, the_end(minute=1, run_id="pruned"), the_run("running"))
+        assert begun.prune(at(2), at(20)) == ["pruned"]
+        assert begun.prune(at(10), at(30), keep_totals=False) == sorted([RUN_ID, "pruned"])
+        assert sorted(run.run_id for run in begun.runs()) == ["running", "young"]
+        for run_id in (RUN_ID, "pruned"):
+            with pytest.raises(RunDeleted):
+                begun.run(run_id)
+            assert deliver(begun, the_run(run_id)) == [RunDeleted]
+        assert begun.prune(at(10), at(30), keep_totals=False) == []
+
+    @pytest.mark.parametrize("keep_totals", [True, False])
+    def test_spared_runs_stay_as_they_are(self, begun: Store, keep_totals: bool):
+        """However old."""
+        deliver(begun, the_rounds(make_round(1, clients=CLIENTS)), the_end())
+        before = begun.run(RUN_ID)
+        assert begun.prune(at(99), at(99), keep_totals=keep_totals, spared=[RUN_ID]) == []
+        assert begun.run(RUN_ID) == before
+        assert [row.round for row in begun.rounds(RUN_ID)] == [1]
+
     # --- pages -------------------------------------------------------------------------------
 
     def test_runs_come_in_pages(self, store: Store):

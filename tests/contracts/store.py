@@ -5,7 +5,7 @@ A subclass gives the fixture ``store``: an empty store, asserted on exit to hold
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from telemetry.digest import run_sha256
-from telemetry.domain import Owner, RoundRecord, RunEnd, RunTotals, StoredRun
+from telemetry.domain import (
+    ExposedRun,
+    Owner,
+    RoundRecord,
+    RowlessRound,
+    RunEnd,
+    RunTotals,
+    StoredRun,
+)
 from telemetry.errors import (
     RoundConflict,
     RowsNotKept,
@@ -77,6 +85,11 @@ def seal_of(store: Store, run_id: str) -> str:
 def shown(store: Store, owner: Owner | None = OWNER, now=START, max_runs=5, max_rounds=5):
     """``exposed`` with limits that do not matter."""
     return store.exposed(now, owner, max_runs=max_runs, max_rounds=max_rounds)
+
+
+def names_of(exposed: Sequence[ExposedRun]) -> list[str]:
+    """Ids of the runs that are shown."""
+    return [one.run.run_id for one in exposed]
 
 
 class StoreContract:
@@ -485,7 +498,7 @@ class StoreContract:
         started.finish_run(RUN_ID, "completed", at(1))
         before = started.run(RUN_ID)
         assert list(started.mark_interrupted(at(1000), nobody_lives)) == []
-        assert started.run(RUN_ID) == before
+        assert started.run(RUN_ID) == replace(before, owner=None)
 
     def test_the_owner_that_is_asked_about_is_the_runs(self, started: Store):
         """Of two running runs only the one of the dead process is interrupted."""
@@ -540,11 +553,38 @@ class StoreContract:
         store.start_run(make_run("held", started_at=at(4)), OTHER, at(4))
         store.finish_run("held", "completed", at(5))
         store.renew_lease("held", OTHER, at(5))
+        store.start_run(make_run("own", started_at=at(-1)), OWNER, at(5.5))
         names = [e.run.run_id for e in shown(store, now=at(5.5), max_runs=2)]
-        assert names == ["run-2", "run-3"]
+        assert names == ["own", "run-2", "run-3"]
+        store.release("own", OWNER)
         later = at(5) + timedelta(seconds=LEASE_EXPIRES_S + 1)
         names = [e.run.run_id for e in shown(store, now=later, max_runs=2)]
         assert names == ["run-3", "held"]
+
+    def test_of_the_living_one_shows_what_nobody_holds(self, store: Store):
+        """Whose run began first: each run has one source, and it always has one."""
+        ended_run(store, "old", 1)
+        store.start_run(make_run("second", started_at=at(3)), OTHER, at(3))
+        assert names_of(shown(store, OTHER, now=at(3))) == ["old", "second"]
+        store.start_run(make_run("first", started_at=at(2)), OWNER, at(3))
+        assert names_of(shown(store, OWNER, now=at(3))) == ["old", "first"]
+        assert names_of(shown(store, OTHER, now=at(3))) == ["second"]
+        store.finish_run("first", "completed", at(3.5))
+        assert names_of(shown(store, OWNER, now=at(3.5))) == ["old", "first"]
+        assert names_of(shown(store, OTHER, now=at(3.5))) == ["second"]
+        store.release("first", OWNER)
+        assert names_of(shown(store, OTHER, now=at(3.5))) == ["old", "first", "second"]
+
+    def test_a_silent_owner_leaves_what_nobody_holds_to_the_next(self, store: Store):
+        """Once its lease has expired; a stranger without any run shows nothing beside the living."""
+        ended_run(store, "old", 1)
+        store.start_run(make_run("first", started_at=at(2)), OWNER, START)
+        store.start_run(make_run("second", started_at=at(3)), OTHER, START)
+        assert names_of(shown(store, OTHER, now=START)) == ["second"]
+        store.renew_lease("second", OTHER, EXPIRED)
+        assert names_of(shown(store, OTHER, now=EXPIRED)) == ["old", "second"]
+        stranger = Owner(host="test-host", pid=3, token="3.made-up")
+        assert names_of(shown(store, stranger, now=EXPIRED)) == []
 
     def test_an_own_ended_run_takes_nobodys_place(self, started: Store):
         """It is shown as its owner's, beside the last ended runs of others, old lease or not."""
@@ -596,6 +636,24 @@ class StoreContract:
         assert found.open_round == opened.summary(None)
         assert [s.round for s in found.rounds] == [2]
 
+    def test_the_latest_of_runs_is_what_is_shown_of_them(self, started: Store):
+        """In the order in which they were asked for; a run that is gone has no rounds."""
+        ended_run(started, "other", 1.0)
+        ended_run(started, "gone", 2.0)
+        for number in range(4):
+            started.record_round(make_round(number))
+        started.record_round(make_round(2, attempt=2))
+        started.record_round(make_round(4, closed=False))
+        gone, other, run = (started.run(run_id) for run_id in ("gone", "other", RUN_ID))
+        started.delete_run("gone", at(9))
+        found = started.latest([other, gone, run], max_rounds=2)
+        assert [(one.run.run_id, len(one.rounds)) for one in found] == [
+            ("other", 1), ("gone", 0), (RUN_ID, 2)
+        ]  # fmt: skip
+        exposed = {one.run.run_id: one for one in shown(started, max_rounds=2)}
+        assert [found[0], found[2]] == [exposed["other"], exposed[RUN_ID]]
+        assert started.latest([], max_rounds=2) == []
+
     def test_what_is_shown_agrees_with_the_run(self, started: Store):
         """Totals included."""
         started.record_round(make_round(1, clients={"1": 0.5}))
@@ -640,6 +698,22 @@ class StoreContract:
         other = make_round(1, clients={"a": 0.25}, client_rows=False)
         with pytest.raises(RoundConflict):
             started.record_round(other)
+
+    def test_a_round_that_waited_without_its_rows_is_the_same_round(self, started: Store):
+        """Every figure and the totals; whichever comes first, the other is no news."""
+        record = make_round(
+            1, clients={"a": 0.5, "b": "missing"}, train_metrics={"loss": 0.5}, client_rows=False
+        )
+        waited = RowlessRound.model_validate_json(RowlessRound.of(record).model_dump_json())
+        assert started.record_round(waited) is True
+        assert started.record_round(record) is False
+        [row] = started.rounds(RUN_ID)
+        assert row == record.summary(record.total_emissions_kg)
+        assert started.run(RUN_ID).totals == totals_of(record)
+        started.record_round(make_round(2, clients={"a": 0.5}, client_rows=False))
+        again = RowlessRound.of(make_round(2, clients={"a": 0.25}, client_rows=False))
+        with pytest.raises(RoundConflict):
+            started.record_round(again)
 
     def test_an_open_round_without_rows_is_closed_when_its_owner_is_gone(self, started: Store):
         """With the figures that were stored last, in the totals, once."""
@@ -839,6 +913,49 @@ class StoreContract:
         store.start_run(make_run(client_rows=False), OWNER, START)
         store.record_round(make_round(1, client_rows=False))
         assert store.undelivered(SERVICE, START, OWNER) == []
+
+    def test_an_ended_run_whose_owner_is_gone_is_let_go_of(self, started: Store):
+        """Its owner could not do so itself; whoever flushes delivers it at once."""
+        started.finish_run(RUN_ID, "completed", at(1))
+        assert started.mark_interrupted(IN_TIME, everybody_lives) == []
+        assert started.run(RUN_ID).owner == OWNER
+        assert started.undelivered(SERVICE, IN_TIME, None) == []
+        assert started.mark_interrupted(IN_TIME, nobody_lives) == []
+        assert (started.run(RUN_ID).owner, started.run(RUN_ID).status) == (None, "completed")
+        assert [p.run_id for p in started.undelivered(SERVICE, IN_TIME, None)] == [RUN_ID]
+
+    def test_what_a_service_lacks_is_told_whoever_holds_it(self, store: Store):
+        """Of a service that is named, or has heard of the run; until it knows the end."""
+        store.start_run(make_run(), OWNER, START)  # held by a living owner
+        store.record_round(make_round(1))
+        store.finish_run(RUN_ID, "completed", at(3))
+        ended_run(store, "run-b", 1)
+        store.start_run(make_run("rowless", client_rows=False), OTHER, START)
+        store.finish_run("rowless", "completed", at(3))
+        assert store.unacknowledged([]) == []
+        assert store.unacknowledged([SERVICE]) == sorted([RUN_ID, "run-b"])
+        store.mark_announced("https://other.example", "run-b")
+        assert store.unacknowledged([]) == ["run-b"]
+        for service in (SERVICE, "https://other.example"):
+            for run_id in (RUN_ID, "run-b"):
+                ended_at = store.run(run_id).ended_at
+                assert ended_at is not None
+                store.mark_announced(service, run_id)
+                assert run_id in store.unacknowledged([SERVICE])
+                store.mark_delivered(service, run_id, [(1, 1)])
+                assert run_id in store.unacknowledged([SERVICE])
+                store.mark_ended(service, run_id, ended_at)
+        assert store.unacknowledged([SERVICE]) == []
+        store.record_round(make_round(2))
+        assert store.unacknowledged([]) == [RUN_ID]
+
+    def test_a_pruned_run_is_not_delivered(self, started: Store):
+        """There is nothing left that a service could add up."""
+        ended_run(started, "run-b", 1)
+        assert "run-b" in started.unacknowledged([SERVICE])
+        assert started.prune(at(99), at(99)) == ["run-b"]
+        assert [p.run_id for p in started.undelivered(SERVICE, START, OWNER)] == [RUN_ID]
+        assert started.unacknowledged([SERVICE]) == [RUN_ID]
 
     def test_a_deleted_run_is_not_delivered(self, started: Store):
         """What was marked goes with it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -10,17 +9,21 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from telemetry.domain import Owner, utc_now
+from telemetry.lease import this_process
 from telemetry.store import Store, open_store
 from telemetry.testing import OWNER, START, make_round, make_run
-from tests.fedserver.clients import ROOT, ClientThread, Script, wait_until
+from tests.fedserver.clients import Script, wait_until
 from tests.fedserver.servers import ServerProcess
+from tests.fedserver.services import ENVIRON, ServiceProcess, flush, model_of, play, timed
 from tests.service_double import ServiceDouble, assert_same
 from tests.telemetry.test_delivery import record
 
@@ -28,60 +31,6 @@ REPORTS = Script(add=0.1, examples=7, metrics={"emissions": 1e-7})
 SILENT = Script(add=0.7, examples=13)
 FLEET = (REPORTS, SILENT)
 OPTIONS: dict[str, Any] = {"rounds": 4, "seed": 5}
-ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-class ServiceProcess(AbstractContextManager["ServiceProcess"]):
-    """``fedserver telemetry serve`` as a process that may be killed and started again."""
-
-    def __init__(self, folder: Path, *command: str) -> None:
-        self.store_url = f"sqlite:///{folder / 'service.db'}"
-        self._command = command
-        self.url = ""
-        self.start()
-
-    def start(self) -> None:
-        """Where it was before, if it was."""
-        port = self.url.rpartition(":")[2] or "0"
-        own = ("-m", "fedserver", "telemetry", "serve", "--store", self.store_url, "--port", port)
-        double = ("-m", "tests.service_double", self.store_url, port, *self._command)
-        self.process = subprocess.Popen(
-            [sys.executable, *(double if self._command else own)],
-            cwd=ROOT,
-            env=ENVIRON,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        found = re.search(r"http://\S+", self.process.stdout.readline())
-        assert found, "the service did not start"
-        self.url = found.group(0)
-
-    def kill(self) -> None:
-        """At once, whatever it does."""
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-
-def flush(folder: Path, service: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``fedserver telemetry flush`` over a server's store."""
-    store = f"sqlite:///{folder / 'telemetry.db'}"
-    command = ["telemetry", "flush", "--store", store, "--service-url", service, *arguments]
-    return subprocess.run(
-        [sys.executable, "-m", "fedserver", *command],
-        cwd=folder,
-        env=ENVIRON,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def both(folder: Path, service: str | Store) -> tuple[Store, Store]:
@@ -90,21 +39,13 @@ def both(folder: Path, service: str | Store) -> tuple[Store, Store]:
     return theirs, open_store(f"sqlite:///{folder / 'telemetry.db'}")
 
 
-def play(server: ServerProcess, stack: ExitStack, fleet: tuple[Script, ...] = FLEET) -> None:
-    """Clients in the order of their scripts."""
-    for number, script in enumerate(fleet, 1):
-        stack.push(ClientThread(server.address, script))
-        wait_until(lambda number=number: server.log.count(" connected") >= number)
-
-
 def trained(folder: Path, **options: Any) -> tuple[ServerProcess, bytes]:
     """A whole training, and its model."""
     folder.mkdir(exist_ok=True)
-    with ServerProcess(folder, 2, **(OPTIONS | options)) as server, ExitStack() as stack:
-        play(server, stack)
+    with timed(folder, 2, **(OPTIONS | options)) as server, ExitStack() as stack:
+        play(server, stack, FLEET)
         assert server.wait(90) == 0, server.log
-    (path,) = (folder / "runs").glob("*/model.npz")
-    return server, path.read_bytes()
+    return server, model_of(folder)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +92,7 @@ def test_the_service_is_the_one_source_of_a_run(tmp_path: Path, service: Service
         "telemetry__http__linger_s": 60,
     }
     with ServerProcess(tmp_path, 2, **(OPTIONS | options)) as server, ExitStack() as stack:
-        play(server, stack)
+        play(server, stack, FLEET)
         server.wait_for("stays up")
         waiting = re.compile(r"^fl_telemetry_undelivered_rounds (\S+)$", re.MULTILINE)
 
@@ -241,7 +182,7 @@ def test_a_server_that_is_killed_loses_nothing_that_was_closed(
     options: dict[str, Any] = OPTIONS | {"telemetry__service_url": service.url}
     with ServerProcess(tmp_path, 2, preload=script, **options) as server, ExitStack() as stack:
         if phase != "setup":
-            play(server, stack)
+            play(server, stack, FLEET)
         assert server.wait(60) == -signal.SIGKILL
     done = flush(tmp_path, service.url)
     assert done.returncode == 0, done.stderr
@@ -254,6 +195,29 @@ def test_a_server_that_is_killed_loses_nothing_that_was_closed(
         assert closed[:2] == ([0, 1] if phase != "setup" else [0][: len(closed)])
 
 
+DIES_AT_THE_END = """
+import os, signal, sys
+sys.argv[0] = "fedserver"
+from fedserver_hooks.recorder import RoundRecorder
+RoundRecorder.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from fedserver.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_after_its_last_round_leaves_its_model(
+    tmp_path: Path, undisturbed: bytes
+) -> None:
+    """It is written before the run is said to have ended."""
+    script = tmp_path / "dies.py"
+    script.write_text(DIES_AT_THE_END)
+    with ServerProcess(tmp_path, 2, preload=script, **OPTIONS) as server, ExitStack() as stack:
+        play(server, stack, FLEET)
+        assert server.wait(60) == -signal.SIGKILL, server.log
+    assert model_of(tmp_path) == undisturbed
+
+
 @pytest.mark.slow
 def test_a_killed_server_that_goes_on_delivers_both_attempts(
     tmp_path: Path, service: ServiceProcess, undisturbed: bytes
@@ -263,12 +227,12 @@ def test_a_killed_server_that_goes_on_delivers_both_attempts(
     script.write_text(DIES.format(phase="aggregate"))
     options: dict[str, Any] = OPTIONS | {"telemetry__service_url": service.url}
     with ServerProcess(tmp_path, 2, preload=script, **options) as server, ExitStack() as stack:
-        play(server, stack)
+        play(server, stack, FLEET)
         assert server.wait(60) == -signal.SIGKILL
     assert flush(tmp_path, service.url).returncode == 0
     resume = ("--resume", "latest")
     with ServerProcess(tmp_path, 2, arguments=resume, **options) as server, ExitStack() as stack:
-        play(server, stack)
+        play(server, stack, FLEET)
         assert server.wait(60) == 0, server.log
     theirs, ours = both(tmp_path, service.store_url)
     with closing(theirs), closing(ours):
@@ -278,49 +242,20 @@ def test_a_killed_server_that_goes_on_delivers_both_attempts(
         played = [(row.round, row.attempt) for row in theirs.rounds(run.run_id)]
         assert (0, 2) in played
         assert {number for number, _ in played} == {0, 1, 2, 3, 4}
-    (path,) = (tmp_path / "runs").glob("*/model.npz")
-    assert path.read_bytes() == undisturbed
-
-
-TIMED = """
-import atexit, functools, logging, sys, time
-sys.argv[0] = "fedserver"
-from fedserver_hooks.recorder import RoundRecorder
-longest = {"s": 0.0}
-def timed(method):
-    @functools.wraps(method)
-    def call(*arguments, **named):
-        before = time.perf_counter()
-        try:
-            return method(*arguments, **named)
-        finally:
-            longest["s"] = max(longest["s"], time.perf_counter() - before)
-    return call
-for name in ("begin_round", "enter", "aggregated", "evaluating", "evaluated", "round_failed",
-             "privacy", "seen", "gone", "sent", "replied", "failed", "replies", "late"):
-    setattr(RoundRecorder, name, timed(getattr(RoundRecorder, name)))
-atexit.register(lambda: print(f"longest call {longest['s']:.3f} s", file=sys.stderr))
-from fedserver.cli import main
-main()
-"""
-BARRIER_S = 0.25
+    assert model_of(tmp_path) == undisturbed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["500", "429 in 1", "hang", "garbage", "drip", "close after"])
 def test_a_service_that_does_wrong_never_hurts_a_training(
-    tmp_path: Path, undisturbed: bytes, fault: str
+    tmp_path: Path, undisturbed: bytes, fault: str, check_calls: Callable[[Path], None]
 ) -> None:
     """From the first round to the end: the same model, no call that waits, and all of it later."""
-    script = tmp_path / "timed.py"
-    script.write_text(TIMED)
     with ServiceDouble() as double:
         double.always = fault
-        began = time.monotonic()
-        server, model = trained(tmp_path, preload=script, telemetry__service_url=double.url)
-        assert time.monotonic() - began < 60
+        server, model = trained(tmp_path, telemetry__service_url=double.url)
         assert model == undisturbed
-        assert float(server.wait_for(r"longest call (\S+) s").group(1)) < BARRIER_S
+        check_calls(tmp_path)
         waits = fault in ("hang", "drip")  # longer than the training takes
         assert server.log.count("WARNING telemetry (delivery)") == (0 if waits else 1), server.log
         assert "not with the telemetry service" in server.log
@@ -360,7 +295,7 @@ def test_a_service_that_is_killed_in_the_middle_of_batches(tmp_path: Path, kind:
     kills = 4
     with (
         closing(ours),
-        ServiceProcess(tmp_path, *([] if kind == "real" else ["slow"])) as service,
+        ServiceProcess(tmp_path, double=() if kind == "real" else ("slow",)) as service,
     ):
         for number in range(3):
             record(ours, f"run-{number}", rounds=120 if kind == "real" else 12)
@@ -380,6 +315,32 @@ def test_a_service_that_is_killed_in_the_middle_of_batches(tmp_path: Path, kind:
             assert_same(theirs, ours)
 
 
+def dead_owner() -> Owner:
+    """A process of this machine that has ended without a word."""
+    process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True)  # fmt: skip
+    return replace(this_process(), pid=int(process.stdout))
+
+
+@pytest.mark.slow
+def test_a_run_that_its_server_could_not_let_go_of_is_flushed(tmp_path: Path) -> None:
+    """Its disk was full at the end, say; a run of a server that lives is left to it, and told."""
+    living = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    with closing(open_store(f"sqlite:///{tmp_path / 'telemetry.db'}")) as ours:
+        ours.start_run(make_run(), dead_owner(), utc_now())
+        ours.record_round(make_round(1))
+        ours.finish_run(make_run().run_id, "completed", START)
+        ours.start_run(
+            make_run("theirs"), replace(this_process(), pid=living.pid, token="0.a"), utc_now()
+        )
+        with ServiceDouble() as double:
+            done = flush(tmp_path, double.url)
+            assert (done.returncode, done.stdout.split()[0]) == (0, "1"), done.stderr
+            assert "1 run(s) are left to servers that live" in done.stderr
+            assert_same(double.store, ours, [make_run().run_id])
+    living.kill()
+    living.wait()
+
+
 @pytest.mark.slow
 def test_flush_says_what_is_left(tmp_path: Path) -> None:
     """Exit code 1 where the service is away, or refuses; 2 where it is not told which."""
@@ -396,7 +357,8 @@ def test_flush_says_what_is_left(tmp_path: Path) -> None:
         double.refused_rounds = {1}
         refused = flush(tmp_path, double.url)
         assert refused.returncode == 1
-        assert "refused by the service" in refused.stderr
+        assert "not taken by the service" in refused.stderr
+        assert "422" in refused.stderr
         double.refused_rounds = set()
         double.token = "flt_right"
         token = tmp_path / "token"

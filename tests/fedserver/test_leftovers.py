@@ -11,7 +11,7 @@ import pytest
 
 from fedserver.leftovers import FILE_NAME, deliver, keep
 from fedserver_hooks.run_end import Ending
-from telemetry.domain import Owner, RunStatus
+from telemetry.domain import NoiseRecord, Owner, RunStatus
 from telemetry.errors import StoreError
 from telemetry.store.memory import InMemoryStore
 from telemetry.testing import START, make_round, make_run
@@ -60,6 +60,38 @@ def test_what_was_kept_is_delivered_once_and_whole(tmp_path: Path, store: FullSt
     assert store.run(RUN_ID).status == "completed"
     assert list(path.parent.iterdir()) == []
     assert deliver(tmp_path, store) == 0
+
+
+def test_of_a_run_that_keeps_no_rows_sums_are_kept_and_no_row(tmp_path: Path) -> None:
+    """The file names no client, and what is delivered is what the store would have kept."""
+    store, other = InMemoryStore(), InMemoryStore()
+    clients: dict[str, float | str] = {"node-7": 0.5, "node-8": "negative", "node-9": "missing"}
+    record = make_round(
+        1, clients=clients, client_rows=False, train_metrics={"loss": 0.5}, reason="made up",
+        noise=NoiseRecord(noise_stdv=0.5),
+    )  # fmt: skip
+    for one in (store, other):
+        one.start_run(make_run(client_rows=False), Owner(host="test", pid=1, token="t"), START)
+    path = keep(tmp_path / RUN_ID, RUN_ID, [record], ENDING)
+    text = path.read_text()
+    assert not [word for word in ("node-", "c-", "host-of") if f'"{word}' in text], text
+    assert deliver(tmp_path, store) == 1
+    other.record_round(record)
+    other.finish_run(RUN_ID, ENDING.status, ENDING.ended_at, ENDING.reason)
+    assert list(store.rounds(RUN_ID)) == list(other.rounds(RUN_ID))
+    assert store.run(RUN_ID).totals == other.run(RUN_ID).totals
+    assert store.run(RUN_ID).sha256 == other.run(RUN_ID).sha256
+
+
+def test_a_file_whose_sums_are_of_another_round_is_left(tmp_path: Path, store: FullStore) -> None:
+    """As any other that cannot be read."""
+    path = keep(tmp_path / RUN_ID, RUN_ID, [make_round(1, client_rows=False)], ENDING)
+    content = json.loads(path.read_text())
+    content["rounds"][0]["sums"]["round"] = 2
+    path.write_text(json.dumps(content))
+    assert deliver(tmp_path, store) == 0
+    assert path.exists()
+    assert rounds(store) == []
 
 
 def test_a_round_that_the_store_has_otherwise_is_set_aside(

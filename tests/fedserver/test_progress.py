@@ -96,6 +96,10 @@ def test_a_bar_is_gone_when_the_work_fails(terminal: Terminal) -> None:
             ("runs", "recost", "latest", "--intensity", "9", "--everywhere"),
             r"re-cost .* \d+/20 rou",
         ),
+        (
+            ("runs", "report", "latest", "-o", "{folder}/r.html"),
+            r"report .* \d+/\? rows of clients",
+        ),
         (("runs", "verify", "--all"), r"verify .* 1/1 runs"),
         (("telemetry", "prune", "--older-than", "5d", "--keep-totals"), r"prune .* 1/1 runs"),
     ],

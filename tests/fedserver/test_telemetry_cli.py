@@ -12,6 +12,7 @@ import pytest
 
 from fedserver.cli import main
 from telemetry.domain import utc_now
+from telemetry.errors import RunDeleted
 from telemetry.store import open_store
 from telemetry.store.api_tokens import digest_of
 from telemetry.store.sql.schema import REVISION
@@ -73,7 +74,7 @@ def test_a_token_is_shown_once_listed_and_revoked(capsys: pytest.CaptureFixture[
         (("tokens", "create", "--label", "a", "--scope", "all"), "write, read, admin"),
         (("prune", "--older-than", "6m", "--keep-totals"), "180d"),
         (("prune", "--older-than", "999999d", "--keep-totals"), "before all times"),
-        (("prune", "--older-than", "180d"), "--keep-totals"),
+        (("prune", "--older-than", "1d"), "--keep-totals"),
         (("migrate", "down"), "up, check or history"),
         (("migrate", "check", "--reader", "x"), "goes with up"),
         (("migrate", "up", "--reader", "x"), "only PostgreSQL has roles"),
@@ -187,6 +188,40 @@ def test_pruning_names_the_runs_and_keeps_their_totals(
     with pytest.raises(SystemExit):
         main(["runs", "list", "--store", url])
     assert "500.17 " in capsys.readouterr().out
+
+
+def test_pruning_without_totals_deletes_the_runs(capsys: pytest.CaptureFixture[str], url: str):
+    """Only when it is meant (`--yes`, there is nobody to ask here); the id says that it was there."""
+    out, err = said(capsys, "prune", "--yes", "--store", url, "--older-than", "9d")
+    assert out == f"{RUN_ID}\n"
+    assert "deleted 1 of the runs" in err
+    with closing(open_store(url)) as store, pytest.raises(RunDeleted):
+        store.run(RUN_ID)
+
+
+@pytest.mark.parametrize("how", [("--keep-totals",), ("--yes",)])
+def test_what_a_service_has_not_acknowledged_is_not_pruned(
+    capsys: pytest.CaptureFixture[str],
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    how: tuple[str, ...],
+):
+    """The run is named, and stays until it is delivered, or until somebody insists."""
+    service = "http://127.0.0.1:9"
+    monkeypatch.setenv("FEDSERVER_TELEMETRY__SERVICE_URL", service)
+    prune = ("prune", *how, "--store", url, "--older-than", "9d")
+    out, err = said(capsys, *prune)
+    assert out == ""
+    assert f"kept {RUN_ID}" in err
+    assert "telemetry flush" in err
+    with closing(open_store(url)) as store:
+        assert len(list(store.rounds(RUN_ID))) == 1
+        store.mark_announced(service, RUN_ID)
+    monkeypatch.delenv("FEDSERVER_TELEMETRY__SERVICE_URL")
+    assert f"kept {RUN_ID}" in said(capsys, *prune)[1], "the service has heard of it"
+    out, err = said(capsys, *prune, "--undelivered")
+    assert out == f"{RUN_ID}\n"
+    assert "kept" not in err
 
 
 def test_migrate_says_where_a_database_stands(capsys: pytest.CaptureFixture[str], tmp_path: Path):

@@ -216,6 +216,10 @@ def test_a_hung_client_is_skipped_counted_late_and_takes_part_again(tmp_path: Pa
     late_round = done.round(late[0])
     (report,) = [r for r in late_round.reports if r.late]
     assert (report.node_id, report.reported_round) == ("3", 1)
+    assert first.participants[2].bytes_from is None
+    (straggler,) = [p for p in late_round.participants if p.node_id == "3"]
+    assert straggler.bytes_from is not None
+    assert straggler.bytes_from >= (first.participants[0].bytes_from or 0) / 3, "its reply to train"
     back = [
         r.round
         for r in done.rounds

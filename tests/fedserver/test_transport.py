@@ -79,6 +79,10 @@ class Recording(NullListener):
         """Kept."""
         self.calls.append(("failed", node, phase, reason))
 
+    def overdue(self, node: int, size_bytes: int) -> None:
+        """Kept."""
+        self.calls.append(("overdue", node, size_bytes))
+
     def late(self, reply: Message, phase: str, server_round: int) -> None:
         """Kept."""
         self.late_replies.put((reply, phase, server_round))
@@ -309,10 +313,12 @@ def test_a_hung_client_is_skipped_until_it_answers(
     (busy,) = grid.send_and_receive(messages(grid, nodes=[1]), timeout=5)
     hung.release.set()
     late, phase, number = listener.late_replies.get(timeout=10)
+    ((overdue, size_bytes),) = listener.of("overdue")
     grid.require(2, 10)
     again = grid.send_and_receive(messages(grid, number=2), timeout=10)
 
     assert 0.5 <= took_s < 1.5
+    assert (overdue, size_bytes > 50) == (1, True)
     assert reason(replies[0]) == "no answer within 0.5 s"
     assert replies[1].has_content()
     assert skipped == [2]

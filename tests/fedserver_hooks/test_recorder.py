@@ -178,6 +178,38 @@ def test_a_late_reply_counts_in_the_round_open_on_arrival() -> None:
     assert store.run(book.run.run_id).totals.reports_late == 1
 
 
+def test_bytes_of_a_late_reply_count_in_the_round_open_on_arrival() -> None:
+    """They travelled, whatever is in them; the client is no participant of that round for it."""
+    store, clock = InMemoryStore(), HandClock()
+    book = recorder(store, clock=clock)
+    book.start()
+    book.begin_round(1)
+    book.sent("train", [1, 2], clock.now, 100)
+    clock.advance(10)
+    book.replied(1, "train", clock.now, 40)
+    book.failed(2, "no reply within 10 s")
+    book.replies("train", [(1, {"emissions_kg": 0.001}, None)])
+    book.aggregated(True, {})
+    book.begin_round(2)
+    book.sent("train", [1], clock.now, 100)
+    book.overdue(2, 30)
+    book.replied(1, "train", clock.now, 40)
+    book.replies("train", [(1, {"emissions_kg": 0.001}, None)])
+    book.aggregated(True, {})
+    book.begin_round(3)
+    book.sent("train", [1, 2], clock.now, 100)
+    book.failed(2, "no reply within 10 s")
+    book.overdue(2, 30)
+    book.finish("completed")
+    rows = list(store.rounds(book.run.run_id))[1:]
+    assert [row.bytes_from_clients for row in rows] == [40, 70, 30]
+    assert [row.bytes_to_clients for row in rows] == [200, 100, 200]
+    assert [(row.participants, row.coverage) for row in rows[:2]] == [(2, 0.5), (1, 1.0)]
+    (_, straggler) = store.round(book.run.run_id, 2).participants
+    assert (straggler.node_id, straggler.train, straggler.outcome) == ("2", False, None)
+    assert (straggler.sent_at, straggler.replied_at) == (None, None)
+
+
 def test_a_late_reply_before_its_round_closes_is_accepted_there() -> None:
     """The outcome stays failed, the energy counts where it was used."""
     store, clock = InMemoryStore(), HandClock()

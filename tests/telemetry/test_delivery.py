@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import timedelta
@@ -18,13 +19,14 @@ from telemetry import delivery as delivering
 from telemetry.delivery import Backlog, Delivery
 from telemetry.domain import NoiseRecord
 from telemetry.errors import ServiceAway, TelemetryError
-from telemetry.service.bodies import round_json
+from telemetry.service.bodies import MAX_ROUNDS_BYTES, round_json
 from telemetry.service_client import ServiceClient, _retry_after_s
+from telemetry.setting_aside import ASIDE_S, STUMBLES
 from telemetry.store import Store
 from telemetry.store.memory import InMemoryStore
 from telemetry.testing import OWNER, RUN_ID, START, make_report, make_round, make_run
 from telemetry.writer import Failures
-from tests.service_double import AFTER, BEFORE, ServiceDouble, assert_same
+from tests.service_double import AFTER, BEFORE, ServiceDouble, assert_same, assert_same_run
 
 QUICK_S = 1.0
 """For those that wait for a time-out; the others never do, however busy the machine is."""
@@ -44,10 +46,13 @@ class Delivering:
 
     def __init__(self, service: ServiceDouble, store: Store | None = None, **client: Any) -> None:
         client.setdefault("timeout_s", PATIENT_S)
+        monotonic = client.pop("monotonic", time.monotonic)
         self.store = store or InMemoryStore()
         self.failures = Failures()
         self.client = ServiceClient(service.url, client.pop("token", None), **client)
-        self.delivery = Delivery(self.store, self.client, OWNER, self.failures, clock=lambda: START)
+        self.delivery = Delivery(
+            self.store, self.client, OWNER, self.failures, clock=lambda: START, monotonic=monotonic
+        )
         self.away: list[str] = []
 
     def deliver(self, tries: int = 30) -> None:
@@ -122,17 +127,35 @@ def test_rounds_travel_in_batches_in_the_order_of_their_closing(service: Service
 def test_a_batch_is_no_larger_than_the_service_takes(
     service: ServiceDouble, server: Delivering, monkeypatch: pytest.MonkeyPatch
 ):
-    """One round that is larger travels alone."""
+    """Fewer rounds travel then."""
     size = len(round_json(server.store.round(RUN_ID, 3)))
     monkeypatch.setattr(delivering, "MAX_ROUNDS_BYTES", 2 * size + 100)
     server.deliver()
     assert max(service.batches()) == 2
-    monkeypatch.setattr(delivering, "MAX_ROUNDS_BYTES", 10)
-    server.store.forget_delivered(service.url, RUN_ID)
-    before = len(service.batches())
-    server.deliver()
-    assert service.batches()[before:] == [1, 1, 1, 1]
     assert_same(service.store, server.store)
+
+
+def test_a_round_that_is_larger_than_a_service_takes_stays_and_holds_up_no_other(
+    service: ServiceDouble, caplog: pytest.LogCaptureFixture
+):
+    """It is not even sent; its size is told, it counts as undelivered, and the run's end is told."""
+    server = Delivering(service)
+    store = server.store
+    store.start_run(make_run(), OWNER, START)
+    many: dict[str, float | str] = {str(number): 0.1 for number in range(23_000)}
+    for number, clients in ((1, {"a": 0.1}), (2, many), (3, {"a": 0.1})):
+        store.record_round(make_round(number, clients=clients))
+    store.finish_run(RUN_ID, "completed", START + timedelta(minutes=9))
+    assert len(round_json(store.round(RUN_ID, 2))) > MAX_ROUNDS_BYTES
+    with closing(server.client), caplog.at_level(logging.WARNING):
+        server.deliver()
+    assert rounds_there(service) == [(1, 1), (3, 1)]
+    assert service.store.run(RUN_ID).status == "completed"
+    assert service.batches() == [2]
+    (told,) = caplog.messages
+    assert "round 2 (attempt 1)" in told
+    assert "takes 16 MiB at once" in told
+    assert server.delivery.backlog().rounds == 1
 
 
 def test_a_run_is_delivered_while_it_goes_on(service: ServiceDouble):
@@ -316,6 +339,81 @@ def test_a_service_that_stumbles_over_one_run_gets_the_others(service: ServiceDo
             server.delivery.once()
         assert [run.run_id for run in service.store.runs()] == ["run-b"]
         assert service.store.run("run-b").status == "completed"
+        server.deliver()
+    assert_same(service.store, server.store)
+
+
+def test_rounds_that_the_service_fails_at_hold_up_no_other(
+    service: ServiceDouble, caplog: pytest.LogCaptureFixture
+):
+    """After some tries they are found among the others and left alone for a while; then all is there."""
+    now = [0.0]
+    server = Delivering(service, monotonic=lambda: now[0])
+    record(server.store, rounds=9)
+    record(server.store, "run-b")
+    service.faulty_rounds = {(RUN_ID, 4), (RUN_ID, 7)}
+    with closing(server.client), caplog.at_level(logging.WARNING):
+        server.deliver()
+        assert len(server.away) == STUMBLES - 1
+        assert rounds_there(service) == [(n, 1) for n in range(10) if n not in (4, 7)]
+        assert service.store.run(RUN_ID).status == "completed"
+        assert_same_run(service.store, server.store, "run-b")
+        assert server.delivery.backlog().rounds == 2
+        told = [line for line in caplog.messages if "not delivered for now" in line]
+        assert [line.split(" (")[1] for line in told] == [
+            "delivery): round 4",
+            "delivery): round 7",
+        ]
+        said = len(service.requests)
+        server.deliver()
+        assert len(service.requests) == said
+        service.faulty_rounds = set()
+        now[0] += ASIDE_S
+        server.deliver()
+    assert rounds_there(service) == [(n, 1) for n in range(10)]
+    assert server.delivery.backlog() == Backlog(0, None)
+
+
+def test_a_service_that_fails_at_everything_is_waited_for(service: ServiceDouble):
+    """However long: no round is to blame, and so they arrive in their order, with the same seal."""
+    server = Delivering(service)
+    record(server.store, "run-a", rounds=9)
+    record(server.store, "run-b")
+    service.faults.extend([None, *["500"] * (6 * STUMBLES)])
+    with closing(server.client):
+        server.deliver(tries=8 * STUMBLES)
+    assert len(server.away) > 4 * STUMBLES
+    assert_same(service.store, server.store)
+
+
+def test_a_service_that_fails_until_somebody_looks_for_the_round_is_not_fooled(
+    service: ServiceDouble,
+):
+    """It gets well between the try and the question: no round is set aside for that."""
+    server = Delivering(service)
+    record(server.store, rounds=1)
+    service.faults.extend([None, *["500"] * STUMBLES])
+    with closing(server.client):
+        server.deliver()
+    assert_same(service.store, server.store)
+
+
+def test_a_run_that_the_service_fails_at_holds_up_no_other(service: ServiceDouble):
+    """It is left alone for a while once others went well meanwhile, and tried again then."""
+    now = [0.0]
+    server = Delivering(service, monotonic=lambda: now[0])
+    record(server.store)
+    service.faulty_runs = {RUN_ID}
+    with closing(server.client):
+        for _ in range(3 * STUMBLES):
+            with pytest.raises(ServiceAway):
+                server.delivery.once()
+        record(server.store, "run-b")
+        server.deliver()
+        assert_same(service.store, server.store, ["run-b"])
+        assert server.delivery.once() is False
+        service.faulty_runs = set()
+        now[0] += ASIDE_S
         server.deliver()
     assert_same(service.store, server.store)
 

@@ -299,7 +299,12 @@ def test_bodies_are_bounded_and_json(begun: TestClient):
 
 
 @pytest.mark.parametrize(
-    "run_id", ["..", "%2e%2e%2fsecret", "a%2Fb", "a" * 65, "-a", "a%00", "a%0A", "'; DROP TABLE runs", "é"]
+    "run_id",
+    [
+        "..", "%2e%2e", "%2e%2e%2fsecret", "..%5csecret", "a%2Fb", "a%2f..%2fb", "%252e%252e%252f", "a%5Cb",
+        "a" * 65, "-a", ".a", "a%00", "%00a", "a%0A", "a%0d%0aX-Injected:%201", "a%20b", "a;b", "a%3Bb",
+        "'; DROP TABLE runs", "a'%20OR%20'1'='1", "é", "%c0%ae%c0%ae", "%ff", "\uff0e\uff0e", "a\u2028b", "a%7Fb",
+    ],
 )  # fmt: skip
 def test_an_id_that_cannot_be_one_is_refused(http: TestClient, run_id: str):
     """It is never looked up; paths in it lead nowhere."""

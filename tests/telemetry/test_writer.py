@@ -168,3 +168,27 @@ def test_a_record_that_cannot_be_made_is_dropped_and_counted() -> None:
     assert store.stored == [2]
     assert dict(writing.failures.counts) == {"accounting": 1}
     assert writing.close()
+
+
+def test_a_run_that_has_ended_is_held_until_it_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever shows it last: no other server of the file takes it for abandoned meanwhile."""
+    monkeypatch.setattr(writer, "LEASE_RENEW_S", 0.02)
+    store = OddStore()
+    writing = Writing(store)
+    assert writing.close()
+    for _ in range(3):
+        before = store.run(RUN_ID).last_seen_at
+        assert eventually(lambda: store.run(RUN_ID).last_seen_at > before)  # noqa: B023
+    store.release(RUN_ID, OWNER)
+    assert eventually(lambda: not writing.writer._thread.is_alive())
+    assert dict(writing.failures.counts) == {}
+
+
+def test_who_lets_go_of_a_run_that_has_ended_does_not_wait_for_the_lease() -> None:
+    """The thread ends at once."""
+    writing = Writing(OddStore())
+    assert writing.close()
+    before = time.monotonic()
+    assert writing.writer.abandon() == []
+    assert not writing.writer._thread.is_alive()
+    assert time.monotonic() - before < writer.ABANDON_S

@@ -5,7 +5,7 @@ Each function works within the transaction of its connection; whoever writes has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, insert, select, update
@@ -26,6 +26,20 @@ def pending(
     chosen = rules.deliverable_runs(stored, now, owner)
     all_of_them = [_pending(connection, service, by_id[run.run_id]) for run in chosen]
     return [run for run in all_of_them if not run.settled]
+
+
+def unacknowledged(connection: Connection, services: Collection[str]) -> list[str]:
+    """See `Store.unacknowledged`."""
+    heard_of = connection.execute(select(run_deliveries.c.service).distinct()).scalars().all()
+    return sorted(
+        {
+            run.run_id
+            for service in {*services, *heard_of}
+            for values in connection.execute(queries.untold_runs(service)).mappings().all()
+            if values["known"] or service in services
+            if not (run := _pending(connection, service, values)).settled
+        }
+    )
 
 
 def know_end(connection: Connection, service: str, run_id: str, ended_at: datetime | None) -> None:

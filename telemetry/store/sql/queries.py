@@ -77,15 +77,22 @@ def running_runs() -> Query:
     return _RUN.where(*here).order_by(runs.c.run_id).with_for_update()
 
 
+def held_after_their_end() -> Query:
+    """Runs that have ended and whose owner has not let go of them, locked against others."""
+    held = runs.c.ended_at.is_not(None), runs.c.owner.is_not(None)
+    return _RUN.where(*held).order_by(runs.c.run_id).with_for_update()
+
+
 def pruned_at(run_id: str) -> Query:
     """When a run's rounds were deleted; NULL while they are kept."""
     return select(runs.c.pruned_at).where(runs.c.run_id == run_id)
 
 
-def to_prune(before: datetime) -> Query:
-    """Ids of runs that ended before then and still have their rounds, locked against others."""
-    old = runs.c.ended_at < before, runs.c.pruned_at.is_(None)
-    return select(runs.c.run_id).where(*old).order_by(runs.c.run_id).with_for_update()
+def to_prune(before: datetime, *, keep_totals: bool) -> Query:
+    """Runs that ended before then, locked against others; those that still have their rounds only,
+    where nothing else is to go."""
+    left = runs.c.pruned_at.is_(None) if keep_totals else true()
+    return _RUN.where(runs.c.ended_at < before, left).order_by(runs.c.run_id).with_for_update()
 
 
 def newest_run_ids() -> Query:
@@ -107,11 +114,23 @@ def exposed_runs(now: datetime, owner: Owner | None, max_runs: int) -> Query:
     mine, unheld = runs.c.owner == str(owner), _unheld(now, owner)
     last_ended = (
         select(runs.c.run_id)
-        .where(runs.c.ended_at.is_not(None), unheld)
+        .where(runs.c.ended_at.is_not(None), unheld, _comes_first(now, owner))
         .order_by(runs.c.ended_at.desc(), runs.c.run_id.desc())
         .limit(max_runs)
     )
     return oldest_first.where(or_(mine, runs.c.run_id.in_(last_ended)))
+
+
+def _comes_first(now: datetime, owner: Owner) -> ColumnElement[bool]:
+    """Whether it is ``owner`` among the living who shows the runs that nobody holds (`rules`)."""
+    first = (
+        select(runs.c.owner)
+        .where(or_(runs.c.owner == str(owner), ~_unheld(now, None)))
+        .order_by(runs.c.started_at, runs.c.run_id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    return func.coalesce(first, str(owner)) == str(owner)
 
 
 def _unheld(now: datetime, owner: Owner | None) -> ColumnElement[bool]:
@@ -275,14 +294,19 @@ def exposed_rounds(run_ids: Iterable[str], max_rounds: int) -> Query:
 
 
 def deliverable_runs(service: str, now: datetime, owner: Owner | None) -> Query:
-    """Runs with totals that ``owner`` delivers, and of which something may be left to tell.
+    """`untold_runs` that ``owner`` delivers."""
+    held = _unheld(now, owner)
+    if owner is not None:
+        held = or_(runs.c.owner == str(owner), held)
+    return untold_runs(service).where(held)
+
+
+def untold_runs(service: str) -> Query:
+    """Runs with totals of which something may be left to tell, whoever holds them.
 
     With ``known`` (whether the service knows the run) and ``known_end`` (the end that it knows).
     """
     told = and_(run_deliveries.c.service == service, run_deliveries.c.run_id == runs.c.run_id)
-    held = _unheld(now, owner)
-    if owner is not None:
-        held = or_(runs.c.owner == str(owner), held)
     return (
         _RUN.add_columns(
             run_deliveries.c.run_id.is_not(None).label("known"),
@@ -290,7 +314,9 @@ def deliverable_runs(service: str, now: datetime, owner: Owner | None) -> Query:
         )
         .outerjoin(run_deliveries, told)
         .where(
-            runs.c.client_rows, held, func.coalesce(run_deliveries.c.complete, false()).is_(False)
+            runs.c.client_rows,
+            runs.c.pruned_at.is_(None),
+            func.coalesce(run_deliveries.c.complete, false()).is_(False),
         )
     )
 

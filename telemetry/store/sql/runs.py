@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -131,6 +131,15 @@ def interrupt(connection: Connection, run: StoredRun) -> None:
     connection.execute(update(tables.runs).where(of_run).values(owner=None))
 
 
+def release_gone(connection: Connection, now: datetime, is_alive: Callable[[Owner], bool]) -> None:
+    """Let go of runs that have ended and whose owner is gone without doing so."""
+    held = connection.execute(queries.held_after_their_end()).mappings().all()
+    for run in map(mapping.run_from_values, held):
+        if rules.is_gone(run, now, is_alive):
+            of_run = tables.runs.c.run_id == run.run_id
+            connection.execute(update(tables.runs).where(of_run).values(owner=None))
+
+
 def take_up(connection: Connection, run_id: str, owner: Owner, now: datetime) -> None:
     """Let a run that ended go on, held by ``owner``."""
     again = {"status": "running", "ended_at": None, "reason": None, "sha256": None}
@@ -149,12 +158,27 @@ def remove(connection: Connection, run: StoredRun, now: datetime) -> None:
     connection.execute(delete(tables.runs).where(tables.runs.c.run_id == run.run_id))
 
 
-def prune(connection: Connection, before: datetime, now: datetime, tell: Tell) -> Sequence[str]:
+def prune(
+    connection: Connection,
+    before: datetime,
+    now: datetime,
+    tell: Tell,
+    *,
+    keep_totals: bool,
+    spared: Collection[str],
+) -> Sequence[str]:
     """See `Store.prune`; the rows of the rounds go along (ON DELETE CASCADE)."""
-    old = connection.execute(queries.to_prune(before)).scalars().all()
+    query = queries.to_prune(before, keep_totals=keep_totals)
+    found = map(mapping.run_from_values, connection.execute(query).mappings().all())
+    old = [run for run in found if run.run_id not in spared]
     tell(0, len(old))
-    for run_id in counted(old, tell):
-        connection.execute(delete(tables.rounds).where(tables.rounds.c.run_id == run_id))
-        of_run = tables.runs.c.run_id == run_id
-        connection.execute(update(tables.runs).where(of_run).values(pruned_at=now))
-    return old
+    for run in counted(old, tell):
+        (_remove_rounds if keep_totals else remove)(connection, run, now)
+    return [run.run_id for run in old]
+
+
+def _remove_rounds(connection: Connection, run: StoredRun, now: datetime) -> None:
+    """A run's rounds; its totals and its seal stay."""
+    connection.execute(delete(tables.rounds).where(tables.rounds.c.run_id == run.run_id))
+    of_run = tables.runs.c.run_id == run.run_id
+    connection.execute(update(tables.runs).where(of_run).values(pruned_at=now))

@@ -5,7 +5,7 @@ What belongs to one database only stands elsewhere: `telemetry.store.sql.sqlite`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from threading import Lock
@@ -43,6 +43,7 @@ from telemetry.store.sql import (
     acknowledged,
     api_tokens,
     deliveries,
+    exposing,
     mapping,
     queries,
     rounds,
@@ -161,6 +162,7 @@ class SqlStore:
             for run in gone:
                 rounds.close_open(connection, self._url, run.run_id, run.totals)
                 runs.interrupt(connection, run)
+            runs.release_gone(connection, now, is_alive)
             return [run.run_id for run in gone]
 
     def resume_run(self, run_id: str, owner: Owner, now: datetime) -> None:
@@ -183,10 +185,23 @@ class SqlStore:
         if self._forget is not None:
             self._forget()
 
-    def prune(self, before: datetime, now: datetime, tell: Tell = nobody) -> Sequence[str]:
+    def prune(
+        self,
+        before: datetime,
+        now: datetime,
+        tell: Tell = nobody,
+        *,
+        keep_totals: bool = True,
+        spared: Collection[str] = (),
+    ) -> Sequence[str]:
         """See `Store.prune`."""
         with self._writing() as connection:
-            return runs.prune(connection, before, now, tell)
+            pruned = runs.prune(
+                connection, before, now, tell, keep_totals=keep_totals, spared=spared
+            )
+        if pruned and self._forget is not None:
+            self._forget()
+        return pruned
 
     # --- of a service --------------------------------------------------------------------------
 
@@ -347,6 +362,11 @@ class SqlStore:
                 connection, now, owner, max_runs=max_runs, max_rounds=max_rounds
             )
 
+    def latest(self, runs: Sequence[StoredRun], *, max_rounds: int) -> Sequence[ExposedRun]:
+        """See `Store.latest`."""
+        with self._reading() as connection:
+            return exposing.latest(connection, runs, max_rounds)
+
     def check(self) -> None:
         """See `Store.check`."""
         with self._reading() as connection:
@@ -359,6 +379,11 @@ class SqlStore:
         """See `Store.undelivered`."""
         with self._reading() as connection:
             return acknowledged.pending(connection, service, now, owner)
+
+    def unacknowledged(self, services: Collection[str]) -> Sequence[str]:
+        """See `Store.unacknowledged`."""
+        with self._reading() as connection:
+            return acknowledged.unacknowledged(connection, services)
 
     def mark_announced(self, service: str, run_id: str) -> None:
         """See `Store.mark_announced`."""

@@ -76,7 +76,7 @@ def test_the_table_fits_and_keeps_what_matters(width: int) -> None:
 def test_without_a_width_every_column_is_there() -> None:
     """As in a pipe."""
     rounds = list(stored(1).rounds(RUN_ID))
-    headings = [column.header for column in rounds_table(rounds, ("accuracy", "loss")).columns]
+    headings = [str(column.header) for column in rounds_table(rounds, ("accuracy", "loss")).columns]
     assert headings == [
         "round", "status", "s", "accuracy", "loss", "server g", "clients g", "total g",
         "cumulative g", "clients", "reported",
