@@ -77,7 +77,7 @@ class RoundRecord(Record):
 
     # --- clients -----------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def duration_s(self) -> float:
         """Seconds from the round's start to its end."""
         return (self.ended_at - self.started_at) / timedelta(seconds=1)
@@ -149,19 +149,19 @@ class RoundRecord(Record):
 
     # --- energy, kWh at the meter --------------------------------------------------------------
 
-    @property
+    @cached_property
     def metered_share(self) -> float | None:
         """Metered seconds ÷ seconds of the round; None where nothing could be metered."""
         if not self.laps or self.duration_s <= 0:
             return None
         return min(1.0, fsum(lap.metered_s for lap in self.laps) / self.duration_s)
 
-    @property
+    @cached_property
     def host_energy_kwh(self) -> float | None:
         """What the server's meter showed, before the clients on its host are split off."""
         return sum_known(lap.energy_kwh for lap in self.laps)
 
-    @property
+    @cached_property
     def server_energy_kwh(self) -> float | None:
         """The server's own part: the meter's figure less that of the clients on its host."""
         whole = self.host_energy_kwh
@@ -171,7 +171,7 @@ class RoundRecord(Record):
         # Clients count for the whole round: of a part that was metered, their part of it is theirs.
         return max(0.0, whole - on_host * metered_part(self.laps, self.duration_s))
 
-    @property
+    @cached_property
     def clients_energy_kwh(self) -> float | None:
         """Energy of the reports that carry one; None if none does (0 when nobody took part)."""
         known = sum_known(r.counted_energy_kwh for r in self.accepted)
@@ -186,18 +186,18 @@ class RoundRecord(Record):
 
     # --- emissions, kg CO2eq -------------------------------------------------------------------
 
-    @property
+    @cached_property
     def server_emissions_kg(self) -> float | None:
         """The server's energy × PUE × carbon intensity; None if nothing was metered."""
         energy = self.server_energy_kwh
         return None if energy is None else emissions_kg(energy, self.factors)
 
-    @property
+    @cached_property
     def clients_emissions_kg(self) -> float | None:
         """What the accepted reports count for; None if none (0 when nobody took part)."""
         return self._zero_if_nobody(sum_known(r.counted_emissions_kg for r in self.accepted))
 
-    @property
+    @cached_property
     def total_emissions_kg(self) -> float | None:
         """The known ones of server and clients; None only if neither is known."""
         return sum_known((self.server_emissions_kg, self.clients_emissions_kg))
@@ -239,19 +239,19 @@ class RoundRecord(Record):
 
     # --- communication -------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def bytes_to_clients(self) -> int | None:
         """Bytes of the messages to clients; None where no transport of ours counted them."""
         return _sum_known_ints(p.bytes_to for p in self.participants)
 
-    @property
+    @cached_property
     def bytes_from_clients(self) -> int | None:
         """Bytes of the replies; None where no transport of ours counted them."""
         return _sum_known_ints(p.bytes_from for p in self.participants)
 
     # --- estimates, beside the measured total and never in it -------------------------------------
 
-    @property
+    @cached_property
     def communication_emissions_kg_estimated(self) -> float | None:
         """Bytes ÷ 10^9 × kWh/GB × the server's carbon intensity; None without that factor.
 
@@ -262,7 +262,7 @@ class RoundRecord(Record):
         size = _sum_known_ints((self.bytes_to_clients, self.bytes_from_clients))
         return communication_kg(size, self.factors)
 
-    @property
+    @cached_property
     def imputation(self) -> Imputation | None:
         """An estimate for the clients that did not report; None where it is off or has no ground."""
         if not (self.tracked and self.factors.impute_missing):

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 TOGETHER: Final = 64
 """Deliveries in one transaction."""
+GATHER_S: Final = 0.01
+"""How long the writer waits, at most, for as many deliveries as were there the last time. What it writes
+in one go is sooner written, and whoever reads the next requests meanwhile is not held up by it."""
 MAX_WAITING: Final = 512
 """Beyond it senders are told to come again: memory is bounded, and they keep what they have."""
 
@@ -63,6 +66,9 @@ class Ingest:
         self._last_stored_at: datetime | None = None
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._waiting = 0  # of the event loop alone
+        self._expected = 1
+        """Deliveries of the last transaction, and those that came while it was written."""
+        self._enough = threading.Event()
         self._closing = False
         self._problem: str | None = None
         self._problem_at = 0.0
@@ -114,6 +120,8 @@ class Ingest:
         self._waiting += 1
         try:
             self._queue.put(_Waiting(delivery, answer, loop))
+            if self._waiting >= self._expected:
+                self._enough.set()
             return await answer
         finally:
             self._waiting -= 1
@@ -122,6 +130,7 @@ class Ingest:
         """Write what waits, and end."""
         self._closing = True
         self._queue.put(None)
+        self._enough.set()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -130,11 +139,16 @@ class Ingest:
         while going_on:
             batch, going_on = self._next()
             if batch:
-                _answer(batch, self._stored([one.delivery for one in batch]))
+                came_to = self._stored([one.delivery for one in batch])
+                self._expected = min(TOGETHER, len(batch) + self._queue.qsize())
+                _answer(batch, came_to)
 
     def _next(self) -> tuple[list[_Waiting], bool]:
         """What waits, at least one; False with the last of it."""
         first = self._queue.get()
+        self._enough.clear()
+        if 1 + self._queue.qsize() < self._expected and not self._closing:
+            self._enough.wait(GATHER_S)
         batch: list[_Waiting] = []
         while first is not None:
             batch.append(first)

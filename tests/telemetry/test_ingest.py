@@ -77,6 +77,28 @@ def test_what_waits_is_stored_together():
     assert len(store.runs()) == TOGETHER + 11
 
 
+def test_the_writer_waits_for_those_who_were_there_the_last_time(monkeypatch: pytest.MonkeyPatch):
+    """Whoever was answered and hands over the next is written together with who waited meanwhile."""
+    monkeypatch.setattr(module, "GATHER_S", 30.0)
+    store = SlowStore()
+
+    async def two_senders() -> None:
+        writer = Ingest(store)
+        writer.start()
+        first = asyncio.create_task(writer.take(a_run("run-0")))
+        await asyncio.to_thread(store.entered.wait, 10)
+        other = asyncio.create_task(writer.take(a_run("run-1")))
+        await asyncio.sleep(0)
+        store.go_on.set()
+        await first
+        assert await asyncio.wait_for(writer.take(a_run("run-2")), 10) == 1
+        assert await asyncio.wait_for(other, 10) == 1
+        await asyncio.to_thread(writer.close)
+
+    asyncio.run(two_senders())
+    assert store.sizes == [1, 2]
+
+
 def test_too_much_waiting_is_refused(monkeypatch: pytest.MonkeyPatch):
     """What was taken on is stored all the same."""
     monkeypatch.setattr(module, "MAX_WAITING", 3)

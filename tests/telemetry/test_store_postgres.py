@@ -198,6 +198,20 @@ def test_many_clients_go_by_copy_and_come_back_equal(postgres_url: str):
         assert len(list(store.participants(RUN_ID))) == len(clients)
 
 
+@pytest.mark.parametrize("value", [5e-324, 1.7976931348623157e308, 0.1 + 0.2, -1e16])
+def test_a_number_comes_back_to_the_last_bit(postgres_url: str, value: float):
+    """Of a small round, whose rows travel as decimals; its digest is that of the rows read back."""
+    record = make_round(
+        1, clients={"1": abs(value) if value < 1e6 else 0.5}, train_metrics={"a": value}
+    )
+    with closing(open_store(postgres_url)) as store:
+        store.start_run(make_run(), OWNER, START)
+        store.record_round(record)
+        stored = store.round(RUN_ID, 1)
+        assert repr(stored) == repr(record)
+        assert store.run(RUN_ID).totals.rounds == {"completed": 1}
+
+
 def test_a_round_that_fails_half_way_leaves_nothing(postgres_url: str):
     """Not even the rows that were copied before the fault."""
     clients: dict[str, float | str] = {str(number): 0.25 for number in range(200)}

@@ -7,7 +7,8 @@ dictionary a row.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Final
@@ -31,16 +32,23 @@ def insert_rows(
 ) -> None:
     """Insert tuples in the order of ``columns``; with ``or_update`` over rows of the same key."""
     driver = connection.connection.driver_connection
-    try:
+    with driver_errors(table.name):
         if isinstance(driver, sqlite3.Connection):
             _insert_into_sqlite(driver, table, columns, rows, or_update)
         else:
             from telemetry.store.sql import copying
 
             copying.insert_rows(driver, table, columns, rows, or_update=or_update)
+
+
+@contextmanager
+def driver_errors(table: str) -> Iterator[None]:
+    """Turn an error of the driver into what SQLAlchemy would make of it."""
+    try:
+        yield
     except Exception as error:
         if kind := _kind_of(error):
-            raise kind(f"INSERT INTO {table.name}", None, error) from error
+            raise kind(f"INSERT INTO {table}", None, error) from error
         raise
 
 
@@ -78,10 +86,13 @@ def _insert_into_sqlite(
 def statement(table: Table, columns: tuple[str, ...], rows: int, mark: str, or_update: bool) -> str:
     """An insert of so many rows, in the words that SQLite and PostgreSQL share."""
     row = f"({', '.join([mark] * len(columns))})"
-    text = (
-        f"INSERT INTO {_quoted([table.name])} ({_quoted(columns)}) "  # noqa: S608  # our own names
-        f"VALUES {', '.join([row] * rows)}"
-    )
+    values = f"VALUES {', '.join([row] * rows)}"
+    return insert_from(table, columns, values, or_update=or_update)
+
+
+def insert_from(table: Table, columns: tuple[str, ...], source: str, *, or_update: bool) -> str:
+    """An insert of what ``source`` gives, ``VALUES …`` or ``SELECT …``."""
+    text = f"INSERT INTO {_quoted([table.name])} ({_quoted(columns)}) {source}"
     if not or_update:
         return text
     key = [column.name for column in table.primary_key]

@@ -45,10 +45,11 @@ def _plan(table: Table, columns: tuple[str, ...]) -> tuple[psycopg.sql.Composed,
     statement = psycopg.sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         psycopg.sql.Identifier(table.name), names
     )
-    return statement, tuple(_type_name(table, name) for name in columns)
+    return statement, tuple(type_name(table, name) for name in columns)
 
 
-def _type_name(table: Table, column: str) -> str:
+def type_name(table: Table, column: str) -> str:
+    """What PostgreSQL calls the type of a column."""
     kind = table.c[column].type
     if isinstance(kind, UtcDateTime):
         return "timestamptz"

@@ -22,6 +22,8 @@ from telemetry.store.sql.mapping import RoundKey
 BESIDE_FROM_ROWS: Final = 1000
 """Digests of smaller rounds are made before a thread would be there."""
 GIVE_WAY_S: Final = 0.0002
+TOGETHER_UP_TO_ROWS: Final = 500
+"""Rows of clients that go to PostgreSQL by one statement; of more a COPY for each table is sooner."""
 
 
 class RoundBatch:
@@ -79,21 +81,45 @@ class RoundBatch:
         """Store what waits; closed rounds enter the totals. The runs of which a round was closed."""
         waiting, self._waiting = list(self._waiting.values()), {}
         self._delete([key for key in map(key_of, waiting) if self._stored.get(key)])
-        large = {key_of(one): one for one in waiting if self._server_works and _is_large(one)}
-        rows = [self._rows(one, digest_follows=key_of(one) in large) for one in waiting]
-        insert_rows(
-            self._connection, tables.rounds, mapping.ROUND_COLUMNS, [one.round for one in rows]
+        closed = {record.run_id for record in waiting if record.closed}
+        if self._server_works and _are_few(waiting):
+            self._write_together(waiting, closed)
+        elif waiting:
+            self._write_by_table(waiting, closed)
+        self._stored.update({key_of(one): (one.revision, one.closed) for one in waiting})
+        return closed
+
+    def _write_together(self, waiting: Sequence[RoundRecord], closed: Iterable[str]) -> None:
+        from telemetry.store.sql.together import Part, insert_parts  # of PostgreSQL alone
+
+        rows = [self._rows(one, one.summary(), times_as_text=True) for one in waiting]
+        totals = [mapping.totals_row(run_id, self._totals[run_id]) for run_id in sorted(closed)]
+        insert_parts(
+            self._connection,
+            [
+                Part(table, columns, list(chain.from_iterable(map(rows_of, rows))))
+                for table, columns, rows_of in (_ROUNDS, *_SMALL_PARTS, *_CLIENTS)
+            ]
+            + [Part(tables.run_totals, mapping.TOTALS_COLUMNS, totals, or_update=True)],
         )
-        _insert(self._connection, _SMALL_PARTS, rows)
+
+    def _write_by_table(self, waiting: Sequence[RoundRecord], closed: Iterable[str]) -> None:
+        large = {key_of(one): one for one in waiting if self._server_works and _is_large(one)}
+        rows = [
+            self._rows(
+                one,
+                one.summary_with(None) if key_of(one) in large else one.summary(),
+                times_as_text=self._times_as_text,
+            )
+            for one in waiting
+        ]
+        _insert(self._connection, (_ROUNDS, *_SMALL_PARTS), rows)
         with _digests_beside(large) as digests:
             _insert(self._connection, _CLIENTS, rows)
         for key, digest in digests.items():
             of = dict(zip(("of_run", "of_round", "of_attempt"), key, strict=True))
             self._connection.execute(queries.STORE_DIGEST, {**of, "digest": digest.result()})
-        closed = {record.run_id for record in waiting if record.closed}
         runs.store_totals(self._connection, {run: self._totals[run] for run in sorted(closed)})
-        self._stored.update({key_of(one): (one.revision, one.closed) for one in waiting})
-        return closed
 
     def _is_news(self, record: RoundRecord, waiting: RoundRecord | None) -> bool:
         if waiting is not None:
@@ -105,16 +131,20 @@ class RoundBatch:
             record, *stored, lambda: _is_stored(self._connection, record)
         )
 
-    def _rows(self, record: RoundRecord, *, digest_follows: bool) -> mapping.RoundRows:
-        summary = record.summary_with(None) if digest_follows else record.summary()
+    def _rows(
+        self, record: RoundRecord, summary: RoundSummary, *, times_as_text: bool
+    ) -> mapping.RoundRows:
         cumulative = _count(summary, self._totals)
-        return mapping.rows_from_round(
-            record, summary, cumulative, times_as_text=self._times_as_text
-        )
+        return mapping.rows_from_round(record, summary, cumulative, times_as_text=times_as_text)
 
     def _delete(self, keys: Sequence[RoundKey]) -> None:
         if keys:  # the rows in the other tables go along (ON DELETE CASCADE)
             self._connection.execute(queries.DELETE_ROUND, [queries.key_of(key) for key in keys])
+
+
+def _are_few(records: Sequence[RoundRecord]) -> bool:
+    rows = sum(len(one.participants) + len(one.reports) for one in records if one.client_rows)
+    return bool(records) and rows <= TOGETHER_UP_TO_ROWS
 
 
 def _is_large(record: RoundRecord) -> bool:
@@ -199,6 +229,7 @@ def close_open(connection: Connection, url: str, run_id: str, totals: RunTotals)
 
 
 _Part = tuple[Table, tuple[str, ...], Callable[[Any], Iterable[mapping.Row]]]
+_ROUNDS: Final[_Part] = (tables.rounds, mapping.ROUND_COLUMNS, lambda rows: (rows.round,))
 _SMALL_PARTS: Final[tuple[_Part, ...]] = (
     (tables.round_phases, mapping.LAPS.columns, attrgetter("laps")),
     (tables.training_metrics, mapping.METRIC_COLUMNS, attrgetter("metrics")),
