@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -316,7 +317,9 @@ def test_of_two_servers_on_one_file_each_run_has_one_source(
         play(server, stack, FLEET)
         return server
 
-    sources = {name: [lambda name=name: metrics(name)] for name in ("first", "second")}  # type: ignore[misc]
+    sources: dict[str, list[Callable[[], str | None]]] = {
+        name: [partial(metrics, name)] for name in ("first", "second")
+    }
     with Scraper(sources, every_s=0.1) as scraper, ExitStack() as stack:
         with ExitStack() as killed:
             first = begin(killed, "first")
