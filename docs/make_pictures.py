@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,16 +24,19 @@ WIDTH = 132
 LIVE_WIDTH, LIVE_HEIGHT = 88, 24
 """Of a terminal that people have."""
 LOG_LINES = 5
+PAGE_WIDTH = 1200
 
 
 def main() -> None:
-    """Run the demo twice: keep what it prints, and a moment of its live display."""
+    """Run the demo for each: keep what it prints, a moment of its live display, its page."""
     IMAGES.mkdir(exist_ok=True)
-    wanted = sys.argv[1:] or ["demo", "live"]
+    wanted = sys.argv[1:] or ["demo", "live", "page"]
     if "demo" in wanted:
         printed()
     if "live" in wanted:
         live()
+    if "page" in wanted:
+        page()
 
 
 def printed() -> None:
@@ -76,6 +80,34 @@ def live() -> None:
         console.print(_log_line(line), highlight=False)
     console.print(*lines(view, LIVE_WIDTH, LIVE_HEIGHT), sep="\n")
     console.save_svg(str(IMAGES / "live.svg"), title="fedserver run")
+
+
+def page() -> None:
+    """The page of the run in a browser, down to its charts, after the last round."""
+    from tests.browser import browser  # Chromium: .ci/debian-tools fetches it
+
+    with tempfile.TemporaryDirectory() as folder, browser(Path(folder)) as window:
+        command = [sys.executable, "-m", "fedserver", "demo", "--plain", "--linger", "60"]
+        with subprocess.Popen(
+            [*command, "--metrics-port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True
+        ) as demo:
+            try:
+                assert demo.stdout is not None
+                address = next(
+                    found.group(1)
+                    for line in demo.stdout
+                    if (found := re.search(r"curl (http\S+)/metrics", line))
+                )
+                window.look(PAGE_WIDTH, "light")
+                window.open(address, until="document.querySelector('#runs tbody a')")
+                window.open(window.js("return document.querySelector('#runs tbody a').href"))
+                window.wait("document.getElementById('live').textContent === 'Ended'", 60)
+                end = window.js(
+                    "return document.getElementById('chart-phases').getBoundingClientRect().top"
+                )
+                window.picture(IMAGES / "page.png", PAGE_WIDTH, round(end) - 24)
+            finally:
+                demo.terminate()
 
 
 def _console(width: int) -> Console:

@@ -152,7 +152,8 @@ def bind_http(
         bind_host=http.host,
         allowed_hosts=http.allowed_hosts,
         auth_failures=refusals,
-        page=collector.views,
+        store=store,
+        owner=recorder.owner,
     )
     return check(
         lambda: EmbeddedHttp(app, http.host, http.port), HttpAddressError, "telemetry.http.port"

@@ -1,4 +1,4 @@
-"""``/metrics`` and the page of a program without an HTTP server of its own, beside its training."""
+"""``/metrics`` and the pages of a program without an HTTP server of its own, beside its training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,13 @@ def serve_metrics(
     )
     registry = metrics_registry(collector)
     registry.register(FamiliesCollector(STORE_FAMILIES, recorder.writes))
-    app = create_app(registry, read_token=read_token, bind_host=host, page=collector.views)
+    app = create_app(
+        registry,
+        read_token=read_token,
+        bind_host=host,
+        store=recorder.store,
+        owner=recorder.owner,
+    )
     http = EmbeddedHttp(app, host, port)
     http.start()
     logger.info("metrics at %s/metrics", http.url)

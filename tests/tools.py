@@ -11,7 +11,8 @@ from typing import NoReturn
 
 import pytest
 
-_UNPACKED = Path(__file__).parent.parent / ".tools" / "usr" / "bin"
+_TOOLS = Path(__file__).parent.parent / ".tools"
+_UNPACKED = _TOOLS / "usr" / "bin"
 
 
 def require_tool(name: str) -> str:
@@ -24,6 +25,14 @@ def require_tool(name: str) -> str:
     if found is not None:
         return found
     return missing(f"{name} is not installed; `.ci/debian-tools` fetches it")
+
+
+def require_npm_file(name: str) -> Path:
+    """A file of an npm package that ``.ci/debian-tools`` fetched; as `require_tool` where it is missing."""
+    path = _TOOLS / "npm" / name
+    if path.exists():
+        return path
+    return missing(f"{name} is not there; `.ci/debian-tools` fetches it")
 
 
 def has_ipv6_loopback() -> bool:

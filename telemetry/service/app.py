@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import Final
 
 from fastapi import Depends, FastAPI
@@ -10,17 +11,29 @@ from fastapi.middleware import Middleware
 from fastapi.middleware.gzip import GZipMiddleware
 from prometheus_client import CollectorRegistry, Counter
 
+from telemetry.domain import Owner, utc_now
 from telemetry.errors import OpenAddress
 from telemetry.exporters.family import FamiliesCollector
 from telemetry.exporters.process_families import AUTH_FAILURES, HTTP_FAMILIES
-from telemetry.service import problems
-from telemetry.service.guards import HostCheck, ReadAccess, SecurityHeaders, is_loopback
+from telemetry.service import faults, problems
+from telemetry.service.description import describe
+from telemetry.service.guards import (
+    HostCheck,
+    ReadAccess,
+    Readers,
+    SecurityHeaders,
+    is_loopback,
+)
 from telemetry.service.requests import CountRequests, Requests
 from telemetry.service.routes.health import health_router
 from telemetry.service.routes.login import login_router
 from telemetry.service.routes.metrics import metrics_router
-from telemetry.service.routes.page import Views, page_router
+from telemetry.service.routes.page import page_router
+from telemetry.service.routes.read import read_router
+from telemetry.service.routes.static import static_router
+from telemetry.store.base import Store
 
+API: Final = "/api/v1"
 GZIP_LEVEL: Final = 1
 """A page of 1.3 MB takes 2 ms; level 6 takes 10 ms and makes it little smaller."""
 
@@ -37,7 +50,9 @@ def create_app(
     bind_host: str = "127.0.0.1",
     allowed_hosts: Collection[str] = (),
     auth_failures: Counter | None = None,
-    page: Views | None = None,
+    store: Store | None = None,
+    owner: Owner | None = None,
+    clock: Callable[[], datetime] = utc_now,
 ) -> FastAPI:
     """The application that an FL server embeds: ``/metrics`` over ``registry``, and ``/healthz``.
 
@@ -46,8 +61,8 @@ def create_app(
     reached from other machines and no read token is given. Adds ``fl_auth_failures_total`` and the
     metrics of requests to the registry, so a registry serves one application; ``auth_failures`` is that
     counter, if there is one.
-    ``page`` gives the runs that ``/`` shows to people, who come in by ``/login``; without it neither is
-    there.
+    ``store`` holds the runs that programs read below ``/api/v1`` and people at ``/``, who come in by
+    ``/login``; without it none of these is there. ``owner`` is the process that answers, as it holds runs.
     """
     if read_token is None and not is_loopback(bind_host):
         raise OpenAddress(bind_host)
@@ -58,8 +73,10 @@ def create_app(
     readers = ReadAccess(read_token, refused=auth_failures.inc)
     app = FastAPI(
         title="fedserver-telemetry",
+        version="1",
+        description="Runs, rounds and emissions of the federated trainings of one FL server.",
         # No interactive pages: they load scripts from elsewhere.
-        openapi_url=None,
+        openapi_url=None if store is None else f"{API}/openapi.json",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -73,7 +90,25 @@ def create_app(
     problems.install(app)
     app.include_router(health_router())
     app.include_router(metrics_router(registry), dependencies=[Depends(readers)])
-    if page is not None:
-        app.include_router(page_router(page, readers))
-        app.include_router(login_router(readers))
+    if store is not None:
+        faults.install(app)
+        app.include_router(read_router(store, readers, owner=owner, clock=clock), prefix=API)
+        add_pages(app, store, readers, owner, clock)
+        describe(app)
     return app
+
+
+def add_pages(
+    app: FastAPI,
+    store: Store,
+    readers: Readers,
+    owner: Owner | None = None,
+    clock: Callable[[], datetime] = utc_now,
+) -> None:
+    """What people are shown: no part of the interface that is described."""
+    for router in (
+        page_router(store, readers, api=API, owner=owner, clock=clock),
+        login_router(readers),
+        static_router(),
+    ):
+        app.include_router(router, include_in_schema=False)

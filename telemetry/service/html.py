@@ -1,61 +1,50 @@
-"""What every HTML page here has in common: one style, its policy, and values that stay text."""
+"""What every HTML page here has in common: its frame, its policy, and values that stay text."""
 
 from __future__ import annotations
 
-from base64 import b64encode
-from hashlib import sha256
+from collections.abc import Sequence
 from html import escape
 from typing import Final
 
 from fastapi.responses import HTMLResponse
 
-STYLE: Final = """
-:root { color-scheme: light dark; --text: #1c2430; --soft: #5b6675; --line: #d5dbe3;
-  --ground: #fff; --field: #f4f6f9; --alarm: #a32020; --action: #0b5a8f }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e4e9f0; --soft: #9aa7b8; --line: #36404d; --ground: #12171e;
-    --field: #1c232d; --alarm: #ff9d9d; --action: #7cc4f5 }
-}
-body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif;
-  color: var(--text); background: var(--ground); overflow-wrap: anywhere }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; vertical-align: top; padding: .4rem .8rem .4rem 0;
-  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums }
-th, small, footer { color: var(--soft) } th { font-weight: 600; overflow-wrap: normal }
-.wide { overflow-x: auto } .wide th, .wide td { white-space: nowrap }
-.alarm { color: var(--alarm) }
-input, button { font: inherit; box-sizing: border-box; width: 100%; max-width: 24rem; display: block;
-  padding: .6rem; margin: .4rem 0 1rem; border: 1px solid var(--soft); border-radius: .3rem;
-  color: var(--text); background: var(--field) }
-button { border-color: var(--action); color: var(--action); cursor: pointer }
-@media (max-width: 44rem) {
-  .cards thead { display: none }
-  .cards tr { display: block; padding: .6rem 0; border-bottom: 1px solid var(--line) }
-  .cards td { display: grid; grid-template-columns: 8rem 1fr; gap: .5rem; border: 0; padding: .15rem 0 }
-  .cards td::before { content: attr(data-label); color: var(--soft) }
-}
-"""
-STYLE_HASH: Final = b64encode(sha256(STYLE.encode()).digest()).decode()
+from telemetry.service.assets import ASSETS, CHARTS
+
 POLICY: Final = (
-    f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""The one style above and forms to ourselves; no script, no picture, nothing from elsewhere."""
+"""Files of ours and requests to ourselves; nothing inline, nothing from elsewhere, and no script can
+turn text into markup (Trusted Types without any)."""
 
 
 def document(
-    title: str, body: str, *, status: int = 200, refresh_s: int | None = None
+    title: str,
+    body: str,
+    *,
+    status: int = 200,
+    refresh_s: int | None = None,
+    scripts: Sequence[str] = (),
 ) -> HTMLResponse:
-    """A whole page; ``title`` is text, ``body`` is HTML whose values went through `text`."""
-    refresh = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s}">\n'
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    """A whole page; ``title`` is text, ``body`` is HTML whose values went through `text`.
+
+    ``refresh_s`` is for browsers without scripts, where ``scripts`` (modules among the assets) are given.
+    """
+    return HTMLResponse(
+        "<!doctype html>\n"
+        '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"{refresh}<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
+        '<meta name="color-scheme" content="light dark">\n'
+        f"{_refresh(refresh_s, bool(scripts))}"
+        f"<title>{text(title)}</title>\n"
+        f'<link rel="icon" href="{ASSETS.url("icon.svg")}">\n'
+        f'<link rel="stylesheet" href="{ASSETS.url("page.css")}">\n'
+        f"{''.join(map(_script, scripts))}"
+        f"</head>\n<body>\n{body}\n</body>\n</html>\n",
+        status,
+        headers={"Content-Security-Policy": POLICY},
     )
-    return HTMLResponse(page, status, headers={"Content-Security-Policy": POLICY})
 
 
 def text(value: object) -> str:
@@ -63,9 +52,13 @@ def text(value: object) -> str:
     return escape(str(value), quote=True)
 
 
-def figure(value: float | None, unit: str = "") -> str:
-    """Four digits for the eye, the whole number in the markup; a dash where it is unknown."""
-    if value is None:
-        return "–"
-    short = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-    return f'<data value="{value!r}">{short}{text(unit)}</data>'
+def _refresh(refresh_s: int | None, scripted: bool) -> str:
+    if refresh_s is None:
+        return ""
+    tag = f'<meta http-equiv="refresh" content="{refresh_s}">'
+    return f"<noscript>{tag}</noscript>\n" if scripted else f"{tag}\n"
+
+
+def _script(name: str) -> str:
+    kind = "defer" if name == CHARTS else 'type="module"'
+    return f'<script {kind} src="{ASSETS.url(name)}"></script>\n'

@@ -22,22 +22,19 @@ from telemetry.exporters.prometheus import (
 )
 from telemetry.service import faults, problems
 from telemetry.service.access import ApiAccess, KnownTokens, RateLimit
-from telemetry.service.app import GZIP_LEVEL, auth_failures_counter
+from telemetry.service.app import API, GZIP_LEVEL, add_pages, auth_failures_counter
 from telemetry.service.description import describe
 from telemetry.service.guards import HostCheck, SecurityHeaders, is_loopback
 from telemetry.service.ingest import Ingest
 from telemetry.service.request_log import RequestLog
 from telemetry.service.requests import CountRequests, Requests
 from telemetry.service.routes.health import health_router
-from telemetry.service.routes.login import login_router
 from telemetry.service.routes.metrics import metrics_router
-from telemetry.service.routes.page import page_router
 from telemetry.service.routes.read import read_router
 from telemetry.service.routes.ready import ready_router
 from telemetry.service.routes.write import write_router
 from telemetry.store.base import Store
 
-API: Final = "/api/v1"
 REQUESTS_PER_S: Final = 500.0
 """Of each token; twice as many at once."""
 DEFAULT_RUNS: Final = 20
@@ -122,8 +119,6 @@ def create_service(
         metrics_router(registry), dependencies=[] if open_metrics else [Depends(access)]
     )
     app.include_router(read_router(store, access), prefix=API)
-    # For people: no part of the interface that is described.
-    app.include_router(page_router(collector.views, access), include_in_schema=False)
-    app.include_router(login_router(access), include_in_schema=False)
+    add_pages(app, store, access)
     describe(app)
     return app

@@ -226,6 +226,13 @@ class Store(Protocol):
         """
         ...
 
+    def latest(self, runs: Sequence[StoredRun], *, max_rounds: int) -> Sequence[ExposedRun]:
+        """These runs, in their order, each with its open round and its last closed ones.
+
+        Which rounds: as in `exposed`; none of a run that was deleted meanwhile.
+        """
+        ...
+
     def check(self) -> None:
         """Ask the database whether it is there, with this program's schema; `StoreError` if not."""
         ...

@@ -419,6 +419,16 @@ class InMemoryStore:
                 for run in chosen
             ]
 
+    def latest(self, runs: Sequence[StoredRun], *, max_rounds: int) -> Sequence[ExposedRun]:
+        """See `Store.latest`."""
+        with self._lock:
+            return [
+                _expose(self._runs[run.run_id], max_rounds)
+                if run.run_id in self._runs
+                else ExposedRun(run=run, open_round=None, rounds=())
+                for run in runs
+            ]
+
     def check(self) -> None:
         """It is always there."""
 

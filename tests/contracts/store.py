@@ -636,6 +636,24 @@ class StoreContract:
         assert found.open_round == opened.summary(None)
         assert [s.round for s in found.rounds] == [2]
 
+    def test_the_latest_of_runs_is_what_is_shown_of_them(self, started: Store):
+        """In the order in which they were asked for; a run that is gone has no rounds."""
+        ended_run(started, "other", 1.0)
+        ended_run(started, "gone", 2.0)
+        for number in range(4):
+            started.record_round(make_round(number))
+        started.record_round(make_round(2, attempt=2))
+        started.record_round(make_round(4, closed=False))
+        gone, other, run = (started.run(run_id) for run_id in ("gone", "other", RUN_ID))
+        started.delete_run("gone", at(9))
+        found = started.latest([other, gone, run], max_rounds=2)
+        assert [(one.run.run_id, len(one.rounds)) for one in found] == [
+            ("other", 1), ("gone", 0), (RUN_ID, 2)
+        ]  # fmt: skip
+        exposed = {one.run.run_id: one for one in shown(started, max_rounds=2)}
+        assert [found[0], found[2]] == [exposed["other"], exposed[RUN_ID]]
+        assert started.latest([], max_rounds=2) == []
+
     def test_what_is_shown_agrees_with_the_run(self, started: Store):
         """Totals included."""
         started.record_round(make_round(1, clients={"1": 0.5}))

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.service.service import API, create_service
+from telemetry.service.app import API
+from telemetry.service.service import create_service
 from telemetry.store.memory import InMemoryStore
+from tests.telemetry.pages import app_of
 from tests.telemetry.test_service_process import service
 from tests.tools import require_tool
 
@@ -31,7 +33,10 @@ def test_the_description_names_every_route_and_every_reference_in_it_exists():
     assert {path for path in described["paths"] if path.startswith(API)} == {
         f"{API}/runs",
         f"{API}/runs/{{run_id}}",
-        *(f"{API}/runs/{{run_id}}/{end}" for end in ("rounds", "finish", "clients", "export")),
+        *(
+            f"{API}/runs/{{run_id}}/{end}"
+            for end in ("rounds", "finish", "clients", "export", "method")
+        ),
     }
     text = str(described)
     names = {part.split("'")[0] for part in text.split("#/components/schemas/")[1:]}
@@ -42,6 +47,22 @@ def test_the_description_names_every_route_and_every_reference_in_it_exists():
             if "requestBody" in operation:
                 assert operation["requestBody"]["content"]["application/json"]["example"]
                 assert {"409", "413", "415", "422", "503"} <= set(operation["responses"])
+
+
+def test_an_fl_server_describes_what_it_answers():
+    """The same routes and answers as the service's, as far as they only read."""
+    whole = create_service(InMemoryStore()).openapi()
+    own = app_of(InMemoryStore())[0].openapi()
+    readable = {
+        path: found["get"]
+        for path, found in whole["paths"].items()
+        if path.startswith(API) and "get" in found
+    }
+    described = {path: found for path, found in own["paths"].items() if path.startswith(API)}
+    assert all(list(found) == ["get"] for found in described.values())
+    assert {path: found["get"] for path, found in described.items()} == readable
+    for name in ("Run", "SoFar", "RunPage", "RoundPage", "ReportPage", "Account"):
+        assert own["components"]["schemas"][name] == whole["components"]["schemas"][name]
 
 
 @pytest.mark.slow

@@ -17,10 +17,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from telemetry.service.app import create_app
+from telemetry.service.app import API, create_app
 from telemetry.service.requests import CountRequests, Requests
 from telemetry.service.server import EmbeddedHttp
-from telemetry.service.service import API, create_service
+from telemetry.service.service import create_service
 from telemetry.store.memory import InMemoryStore
 from telemetry.testing import make_round, make_run
 from tests.telemetry.views import a_run

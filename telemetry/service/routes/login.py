@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from telemetry.service.guards import Readers
 from telemetry.service.html import document, text
+from telemetry.service.pages.frame import page
 from telemetry.service.sessions import COOKIE, LIFETIME_S
 
 MAX_BODY_BYTES: Final = 4096
@@ -57,11 +58,11 @@ def _to_the_page() -> RedirectResponse:
 
 def _form(complaint: str = "") -> Response:
     said = f'<p class="alarm" role="alert">{text(complaint)}</p>\n' if complaint else ""
-    body = (
-        f"<main>\n<h1>Federated training</h1>\n{said}"
+    body = page(
+        f"<h1>Log in</h1>\n{said}"
         '<form method="post" action="/login">\n<label for="token">Read token</label>\n'
         '<input id="token" name="token" type="password" required autofocus '
-        'autocomplete="current-password">\n<button>Log in</button>\n</form>\n</main>'
+        'autocomplete="current-password">\n<button>Log in</button>\n</form>'
     )
     answer = document("Log in", body, status=401 if complaint else 200)
     if complaint:

@@ -17,6 +17,15 @@ RunIdPath = Annotated[
 ]
 LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Items on a page.")]
 CursorQuery = Annotated[str | None, Query(max_length=512, description="`next` of the page before.")]
+FromQuery = Annotated[
+    int | None,
+    Query(
+        alias="from",
+        ge=0,
+        lt=2**31,
+        description="Rounds from this number on: closed ones never change and need no second asking.",
+    ),
+]
 DEFAULT_LIMIT: Final = 100
 BAD_CURSOR: Final = "cursor: is not the `next` of a page"
 

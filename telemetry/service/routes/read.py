@@ -1,28 +1,36 @@
-"""``GET /runs`` and what is below it: runs, rounds, reports of clients, exports."""
+"""``GET /runs`` and what is below it: runs, rounds, reports of clients, exports.
+
+JSON answers carry an ``ETag``; asked again with it (``If-None-Match``), what has not changed is a 304
+without a body.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from hashlib import sha256
 from itertools import islice
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field, TypeAdapter
 
-from telemetry.domain import ReportRecord, StoredRun
+from telemetry.domain import Owner, ReportRecord, StoredRun, utc_now
 from telemetry.exporters import FORMATS
 from telemetry.exporters.run_json import counted_members, json_text, public_members
-from telemetry.service.access import ApiAccess
+from telemetry.exporters.samples import RunView
+from telemetry.service.guards import Readers
 from telemetry.service.routes.parameters import (
     DEFAULT_LIMIT,
     CursorQuery,
+    FromQuery,
     LimitQuery,
     RunIdPath,
     cursor_of,
     read_cursor,
 )
+from telemetry.service.standing import Account, SoFar, account_of, so_far
 from telemetry.service.streaming import exported
 from telemetry.store.base import Store
 
@@ -38,13 +46,17 @@ _ReportCursor: Final = TypeAdapter(
     ]
 )
 
+_UNCHANGED: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "It is what the ETag in If-None-Match stands for."}
+}
 _EXPORTED: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {form.media_type: {} for form in FORMATS.values()}}
 }
 
 
 class Run(BaseModel):
-    """A run: ``run`` are its facts, the totals are sums over its closed rounds."""
+    """A run: ``run`` are its facts, the totals are sums over its closed rounds, ``so_far`` counts the
+    open one, too."""
 
     run_id: str
     status: str
@@ -55,6 +67,7 @@ class Run(BaseModel):
     sha256: str | None
     run: dict[str, Any]
     totals_of_closed_rounds: dict[str, Any]
+    so_far: SoFar
 
 
 class RunPage(BaseModel):
@@ -78,37 +91,60 @@ class ReportPage(BaseModel):
     next: str | None
 
 
-def read_router(store: Store, access: ApiAccess) -> APIRouter:
-    """The routes. Plain functions: they read the store, so they belong in threads."""
-    router = APIRouter(tags=["read"], dependencies=[Depends(access)])
+def read_router(
+    store: Store,
+    readers: Readers,
+    *,
+    owner: Owner | None = None,
+    clock: Callable[[], datetime] = utc_now,
+) -> APIRouter:
+    """The routes. Plain functions: they read the store, so they belong in threads.
 
-    @router.get("/runs", response_model=RunPage)
-    def get_runs(limit: LimitQuery = DEFAULT_LIMIT, cursor: CursorQuery = None) -> Response:
+    ``owner`` is the FL server that answers, where it is one.
+    """
+    router = APIRouter(tags=["read"], dependencies=[Depends(readers)])
+
+    @router.get("/runs", response_model=RunPage, responses=_UNCHANGED)
+    def get_runs(
+        request: Request, limit: LimitQuery = DEFAULT_LIMIT, cursor: CursorQuery = None
+    ) -> Response:
         """Runs, newest start first."""
-        found = store.page_of_runs(limit + 1, read_cursor(_RunCursor, cursor))
-        after = None if len(found) <= limit else (found[limit].info.started_at, found[limit].run_id)
-        return _page("runs", [_run(run) for run in found[:limit]], after)
+        return _json(request, read_runs(store, limit, cursor, owner, clock()))
 
-    @router.get("/runs/{run_id}", response_model=Run)
-    def get_run(run_id: RunIdPath) -> Response:
-        """One run with its totals."""
-        return _json(_run(store.run(run_id)))
+    @router.get("/runs/{run_id}", response_model=Run, responses=_UNCHANGED)
+    def get_run(request: Request, run_id: RunIdPath) -> Response:
+        """One run with its totals, and how it stands."""
+        return _json(request, read_run(store, store.run(run_id), owner, clock()))
 
-    @router.get("/runs/{run_id}/rounds", response_model=RoundPage)
+    @router.get("/runs/{run_id}/method", response_model=Account, responses=_UNCHANGED)
+    def get_method(request: Request, run_id: RunIdPath) -> Response:
+        """How its figures came about, in sentences and in members. It reads every closed round."""
+        run = store.run(run_id)
+        return _json(request, dict(account_of(run, store.rounds(run_id))))
+
+    @router.get("/runs/{run_id}/rounds", response_model=RoundPage, responses=_UNCHANGED)
     def get_rounds(
-        run_id: RunIdPath, limit: LimitQuery = DEFAULT_LIMIT, cursor: CursorQuery = None
+        request: Request,
+        run_id: RunIdPath,
+        limit: LimitQuery = DEFAULT_LIMIT,
+        cursor: CursorQuery = None,
+        from_round: FromQuery = None,
     ) -> Response:
         """Its rounds, by number and attempt. Energies in kWh at the meter, emissions in kg CO2eq."""
-        start = read_cursor(_RoundCursor, cursor)
+        first = None if from_round is None else (from_round, 1)
+        start = read_cursor(_RoundCursor, cursor) or first
         rows = store.rounds(run_id, closed_only=False, start=start)
         found = _taken(rows, limit + 1)
         after = None if len(found) <= limit else (found[limit].round, found[limit].attempt)
         items = [counted_members(row, row.tracked) for row in found[:limit]]
-        return _page("rounds", items, after)
+        return _json(request, _page("rounds", items, after))
 
-    @router.get("/runs/{run_id}/clients", response_model=ReportPage)
+    @router.get("/runs/{run_id}/clients", response_model=ReportPage, responses=_UNCHANGED)
     def get_clients(
-        run_id: RunIdPath, limit: LimitQuery = DEFAULT_LIMIT, cursor: CursorQuery = None
+        request: Request,
+        run_id: RunIdPath,
+        limit: LimitQuery = DEFAULT_LIMIT,
+        cursor: CursorQuery = None,
     ) -> Response:
         """What its clients reported, under their pseudonyms."""
         start = read_cursor(_ReportCursor, cursor)
@@ -120,7 +156,7 @@ def read_router(store: Store, access: ApiAccess) -> APIRouter:
             {"round": key[0], "attempt": key[1], **public_members(row)}
             for key, row in found[:limit]
         ]
-        return _page("reports", items, after)
+        return _json(request, _page("reports", items, after))
 
     @router.get("/runs/{run_id}/export", response_class=StreamingResponse, responses=_EXPORTED)
     async def get_export(
@@ -165,7 +201,23 @@ def _taken(rows: Iterator[Any], count: int) -> list[Any]:
     return found
 
 
-def _run(run: StoredRun) -> dict[str, Any]:
+def read_runs(
+    store: Store, limit: int, cursor: str | None, owner: Owner | None, now: datetime
+) -> dict[str, Any]:
+    """A `RunPage`. Raises 422 for a cursor that is none of ours."""
+    found = store.page_of_runs(limit + 1, read_cursor(_RunCursor, cursor))
+    after = None if len(found) <= limit else (found[limit].info.started_at, found[limit].run_id)
+    exposed = store.latest(found[:limit], max_rounds=1)
+    return _page("runs", [_run(RunView(one, now, owner)) for one in exposed], after)
+
+
+def read_run(store: Store, run: StoredRun, owner: Owner | None, now: datetime) -> dict[str, Any]:
+    """A `Run`."""
+    return _run(RunView(store.latest([run], max_rounds=1)[0], now, owner))
+
+
+def _run(view: RunView) -> dict[str, Any]:
+    run = view.exposed.run
     return {
         "run_id": run.run_id,
         "status": run.status,
@@ -176,12 +228,19 @@ def _run(run: StoredRun) -> dict[str, Any]:
         "sha256": run.sha256,
         "run": public_members(run.info),
         "totals_of_closed_rounds": counted_members(run.totals, run.info.tracked),
+        "so_far": so_far(view).model_dump(),
     }
 
 
-def _page(name: str, items: list[dict[str, Any]], after: Any) -> Response:
-    return _json({name: items, "next": None if after is None else cursor_of(after)})
+def _page(name: str, items: list[dict[str, Any]], after: Any) -> dict[str, Any]:
+    return {name: items, "next": None if after is None else cursor_of(after)}
 
 
-def _json(value: Any) -> Response:
-    return Response(json_text(value), media_type="application/json")
+def _json(request: Request, value: Any) -> Response:
+    body = json_text(value).encode()
+    # Weak: what a proxy or we compress is no other version of it.
+    tag = f'W/"{sha256(body).hexdigest()[:32]}"'
+    known = request.headers.get("if-none-match", "")
+    if tag in (one.strip() for one in known.split(",")):
+        return Response(status_code=304, headers={"ETag": tag})
+    return Response(body, media_type="application/json", headers={"ETag": tag})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,13 +48,7 @@ class Exposure:
         closed = self._closed(
             connection, [run for run in chosen if run.run_id in detailed], max_rounds
         )
-        opened = _open(connection, detailed)
-        return [
-            ExposedRun(
-                run=run, open_round=opened.get(run.run_id), rounds=closed.get(run.run_id, ())
-            )
-            for run in chosen
-        ]
+        return _with_rounds(chosen, _open(connection, detailed), closed)
 
     def _closed(
         self, connection: Connection, runs: Iterable[StoredRun], max_rounds: int
@@ -70,13 +64,34 @@ class Exposure:
         }
         changed = states.keys() - known.keys()
         if changed:
-            by_run: dict[str, list[RoundSummary]] = {run_id: [] for run_id in changed}
-            for row in connection.execute(queries.exposed_rounds(changed, max_rounds)):
-                by_run[row[0]].append(mapping.summary_from_row(tuple(row)))
-            for run_id, rounds in by_run.items():
-                known[run_id] = _Shown(states[run_id], tuple(rounds))
+            for run_id, rounds in _last_closed(connection, changed, max_rounds).items():
+                known[run_id] = _Shown(states[run_id], rounds)
         self._shown = known  # those that are shown no more are forgotten
         return {run_id: shown.rounds for run_id, shown in known.items()}
+
+
+def latest(connection: Connection, runs: Sequence[StoredRun], max_rounds: int) -> list[ExposedRun]:
+    """See `Store.latest`: two queries for all rounds."""
+    ids = [run.run_id for run in runs]
+    return _with_rounds(runs, _open(connection, ids), _last_closed(connection, ids, max_rounds))
+
+
+def _with_rounds(
+    runs: Iterable[StoredRun], opened: Mapping[str, RoundSummary], closed: Mapping[str, Rounds]
+) -> list[ExposedRun]:
+    return [
+        ExposedRun(run=run, open_round=opened.get(run.run_id), rounds=closed.get(run.run_id, ()))
+        for run in runs
+    ]
+
+
+def _last_closed(
+    connection: Connection, run_ids: Collection[str], max_rounds: int
+) -> dict[str, Rounds]:
+    by_run: dict[str, list[RoundSummary]] = {run_id: [] for run_id in run_ids}
+    for row in connection.execute(queries.exposed_rounds(run_ids, max_rounds)):
+        by_run[row[0]].append(mapping.summary_from_row(tuple(row)))
+    return {run_id: tuple(rounds) for run_id, rounds in by_run.items()}
 
 
 def _open(connection: Connection, run_ids: Iterable[str]) -> dict[str, RoundSummary]:

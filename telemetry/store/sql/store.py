@@ -43,6 +43,7 @@ from telemetry.store.sql import (
     acknowledged,
     api_tokens,
     deliveries,
+    exposing,
     mapping,
     queries,
     rounds,
@@ -360,6 +361,11 @@ class SqlStore:
             return self._exposure.of(
                 connection, now, owner, max_runs=max_runs, max_rounds=max_rounds
             )
+
+    def latest(self, runs: Sequence[StoredRun], *, max_rounds: int) -> Sequence[ExposedRun]:
+        """See `Store.latest`."""
+        with self._reading() as connection:
+            return exposing.latest(connection, runs, max_rounds)
 
     def check(self) -> None:
         """See `Store.check`."""

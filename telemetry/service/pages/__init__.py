@@ -1,0 +1,1 @@
+"""What people are shown: pages whose values say where in the interface they are from."""
