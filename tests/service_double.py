@@ -27,6 +27,7 @@ from telemetry.store.rules import may_resume
 
 OWNER: Final = Owner(host="service", pid=1, token="1.service")
 HANG_S: Final = 30.0
+SLOW_S: Final = 1.0
 LOGIN_PAGE: Final = b"<!doctype html><title>Sign in</title>"
 
 BEFORE: Final = (
@@ -52,6 +53,8 @@ AFTER: Final = (
     "miscount",
 )
 """Faults of the answer: what was delivered is stored."""
+SLOW: Final = "slow"
+"""No fault: the right answer, in single bytes over `SLOW_S`."""
 
 
 class ServiceDouble(AbstractContextManager[Any]):
@@ -195,6 +198,8 @@ class _Handler(BaseHTTPRequestHandler):
             document = {"title": "refused", "status": refused.status, "detail": refused.detail}
             kind = "application/problem+json"
             return self._send(refused.status, json.dumps(document).encode(), kind)
+        if fault == SLOW:
+            return self._send_slowly(status, answer)
         if fault is not None:
             return self._fault(fault)
         return self._send(status, answer)
@@ -242,6 +247,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", retry_after)
         self.end_headers()
         self.wfile.write(body)
+
+    def _send_slowly(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with suppress(OSError):
+            for byte in body:
+                self.double.ended.wait(SLOW_S / len(body))
+                self.wfile.write(bytes([byte]))
 
     def _drip(self) -> None:
         """A byte now and then: never long enough silent for a timeout of reading."""

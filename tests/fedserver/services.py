@@ -92,12 +92,22 @@ def limit_files(process: subprocess.Popen[str], size_bytes: int = resource.RLIM_
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limit)
 
 
-def timed(folder: Path, clients: int, *, arguments: Sequence[str] = (), **overrides: Any) -> Any:
-    """A server process whose calls into the hook are measured, see `hook_times`."""
+def timed(
+    folder: Path,
+    clients: int,
+    *,
+    arguments: Sequence[str] = (),
+    preload: Path = HOOK_TIMES,
+    **overrides: Any,
+) -> Any:
+    """A server process whose calls into the hook are measured, see `hook_times`.
+
+    A ``preload`` of the test's own ends with `hook_times.main`.
+    """
     number = len(list(folder.glob("hook-times*")))
     environ = {VARIABLE: str(folder / f"hook-times-{number}")}
     return ServerProcess(
-        folder, clients, preload=HOOK_TIMES, environ=environ, arguments=arguments, **overrides
+        folder, clients, preload=preload, environ=environ, arguments=arguments, **overrides
     )
 
 

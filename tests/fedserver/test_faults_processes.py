@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -282,33 +283,61 @@ def test_no_counter_falls_when_a_server_is_killed_and_goes_on(
 
 
 @pytest.mark.slow
-def test_of_two_servers_on_one_file_each_run_has_one_source(tmp_path: Path) -> None:
-    """Each shows its own; what ended before is shown by that whose run began first, and by no other."""
+def test_of_two_servers_on_one_file_each_run_has_one_source(
+    tmp_path: Path, check_calls: CheckCalls
+) -> None:
+    """Each shows its own; what ended before is shown by that whose run began first, and by no other.
+
+    Also when that one is killed and goes on: no counter falls.
+    """
+    rounds = 12
+    model = train_quickly(tmp_path / "undisturbed", rounds)
     url = f"sqlite:///{tmp_path / 'telemetry.db'}"
     with closing(open_store(url)) as store:
         record(store, "of-before")
         store.release("of-before", OWNER)
-    options: dict[str, Any] = OPTIONS | {"rounds": 40, "telemetry__database_url": url}
-    with ExitStack() as stack:
-        servers = []
-        for name in ("first", "second"):
-            (tmp_path / name).mkdir()
-            servers.append(
-                stack.enter_context(ServerProcess(tmp_path / name, len(FLEET), **options))
-            )
-            play(servers[-1], stack, FLEET)
-        for server in servers:
-            server.wait_for("round 2/40", PATIENCE_S)
-        shown = []
-        for server in servers:
-            with Scraper({"": [lambda s=server: s.metrics_url]}) as scraper:  # type: ignore[misc]
-                scraper.look()
-            shown.append(set(scraper.runs))
-        first, second = shown
-        assert not first & second
-        assert "of-before" in first
-        assert len(first) == 2
-        assert len(second) == 1
-        for server in servers:
-            server.signal(signal.SIGTERM)
-            assert server.wait(PATIENCE_S) == 143, server.log
+    options: dict[str, Any] = OPTIONS | {
+        "rounds": rounds,
+        "telemetry__database_url": url,
+        "telemetry__http__linger_s": 2,
+    }
+    now: dict[str, ServerProcess] = {}
+
+    def metrics(name: str) -> str | None:
+        server = now.get(name)
+        return server.metrics_url if server and server.process.poll() is None else None
+
+    def begin(stack: ExitStack, name: str, *arguments: str) -> ServerProcess:
+        (tmp_path / name).mkdir(exist_ok=True)
+        server: ServerProcess = stack.enter_context(
+            timed(tmp_path / name, len(FLEET), arguments=arguments, **options)
+        )
+        assert server.metrics_url
+        now[name] = server
+        play(server, stack, FLEET)
+        return server
+
+    sources: dict[str, list[Callable[[], str | None]]] = {
+        name: [partial(metrics, name)] for name in ("first", "second")
+    }
+    with Scraper(sources, every_s=0.1) as scraper, ExitStack() as stack:
+        with ExitStack() as killed:
+            first = begin(killed, "first")
+            second = begin(stack, "second")
+            first.wait_for("round 4/12", PATIENCE_S)
+            wait_until(lambda: len(scraper.runs) == 3, PATIENCE_S)
+            before = {run_id: set(names) for run_id, names in scraper.runs.items()}
+            first.signal(signal.SIGKILL)
+            assert first.wait() == -signal.SIGKILL
+        (run,) = (path.name for path in (tmp_path / "first" / "runs").iterdir())
+        first = begin(stack, "first", "--resume", run)
+        assert [server.wait(PATIENCE_S) for server in (first, second)] == [0, 0], first.log
+    scraper.check(handed_over=True)  # what a server let go of at its end, the other shows
+    assert scraper.counters > 20
+    assert len(scraper.runs) == 3
+    assert before.pop("of-before") == {"first"}
+    assert before.pop(run) == {"first"}
+    assert list(before.values()) == [{"second"}]
+    for name in now:
+        assert model_of(tmp_path / name) == model
+        check_calls(tmp_path / name)

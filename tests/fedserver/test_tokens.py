@@ -14,12 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 from fedserver.auth import KnownToken, digest_of, new_token
-from fedserver.cli import app
+from fedserver.cli import app, main
 from fedserver.errors import ConfigError
 from fedserver.tokens import BadLabel, LabelInUse, TokenStore, TokenStoreError, UnknownLabel
 from fedserver.tokens_cli import expiry
 from fedserver.tokens_file import TokenFile
 from telemetry.errors import TelemetryError
+from tests.telemetry.hostile import PAYLOADS
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -79,6 +80,32 @@ def test_a_label_that_could_mislead_is_refused(store: TokenStore, label: str) ->
     """``#`` numbers clients of one name; spaces and controls could forge lines of a log."""
     with pytest.raises(BadLabel):
         store.create(label, now=NOW)
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+@pytest.mark.parametrize(
+    "command",
+    [("tokens", "create"), ("tokens", "revoke"), ("telemetry", "tokens", "create"), ("telemetry", "tokens", "revoke")],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_hostile_label_is_refused_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], name: str
+) -> None:
+    """Of a client's token and of the service's: exit code 2, and the terminal is left in peace."""
+    label = PAYLOADS[name]
+    service = command[0] == "telemetry"
+    file = tmp_path / "tokens.db"
+    where = ("--store", f"sqlite:///{file}" if service else str(file))
+    scope = ("--scope", "write") if service and command[-1] == "create" else ()
+    named = (f"--label={label}",) if command[-1] == "create" else ("--", label)
+    with pytest.raises(SystemExit) as ended:
+        main([*command, *where, *scope, *named])
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2, err
+    assert out == ""
+    assert "label" in err or "no token" in err
+    assert all(c.isprintable() or c == "\n" for c in err), ascii(err)
+    assert not [line for line in err.splitlines() if line.startswith(("ERROR forged", '{"level"'))]
 
 
 def test_revoking_what_is_not_there_names_what_is(store: TokenStore) -> None:
