@@ -285,14 +285,21 @@ def _scope_words(factors: Factors, rounds: Sequence[RoundSummary]) -> list[str]:
 
 
 def _host_words(rounds: Sequence[RoundSummary]) -> list[str]:
-    """Whether clients were split off the server's own figure."""
+    """Whether clients were split off the server's own figure, and how many could be on any machine."""
     split = any(
         r.host_energy_kwh is not None
         and r.server_energy_kwh is not None
         and r.server_energy_kwh < r.host_energy_kwh
         for r in rounds
     )
-    return ["this machine measured once, its clients split from its figure"] if split else []
+    said = ["this machine measured once, its clients split from its figure"] if split else []
+    unplaced = sum(r.reports_without_host or 0 for r in rounds)
+    if unplaced:
+        said.append(
+            f"{_reports(unplaced)} {'names' if unplaced == 1 else 'name'} no machine and "
+            f"{'counts' if unplaced == 1 else 'count'} in full"
+        )
+    return said
 
 
 def _coverage_words(rounds: Sequence[RoundSummary]) -> str:

@@ -197,3 +197,16 @@ def test_a_training_without_client_rows_keeps_none(tmp_path: Path) -> None:
     assert training.rounds[1].reported == 2
     assert list(training.store.reports(training.outcome.run_id)) == []
     assert list(training.store.participants(training.outcome.run_id)) == []
+
+
+def test_reports_that_could_be_of_any_machine_are_said() -> None:
+    """They count in full, though their machine may be in the total already."""
+    bare = make_report("a", 0.5, host_id=None)
+    alone = stored(make_round(1, clients={"a": 0.5}, reports=(bare,)))
+    assert "; 1 report names no machine and counts in full;" in closing(alone).replace("(", "; ")
+    two = stored(
+        make_round(1, clients={"a": 0.5}, reports=(bare,)),
+        make_round(2, clients={"a": 0.5}, reports=(replace(bare, reported_round=2),)),
+    )
+    assert "2 reports name no machine and count in full" in closing(two)
+    assert "names no machine" not in closing(stored(make_round(1, clients={"a": 0.5})))
