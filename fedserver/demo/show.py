@@ -83,8 +83,8 @@ def show(
 
 def _command() -> str:
     """What to type for this program here: ``make`` finds it where no shell looks."""
-    name = "fedserver"
-    return name if shutil.which(name) else str(_short(Path(sys.argv[0])))
+    name, called = "fedserver", Path(sys.argv[0])
+    return name if shutil.which(name) or called.name != name else str(_short(called))
 
 
 def _short(path: Path) -> Path:
