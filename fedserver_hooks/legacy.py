@@ -38,8 +38,9 @@ from fedserver_hooks.draft import EXAMPLES_KEY
 from fedserver_hooks.events import ReplyParts
 from fedserver_hooks.metrics import MAX_SERIES, serve_metrics
 from fedserver_hooks.recorder import RoundRecorder
+from fedserver_hooks.saying import say_total, say_where
 from fedserver_hooks.wire import RUN_ID_KEY, split_flat
-from telemetry.domain import Phase
+from telemetry.domain import Phase, RunStatus
 
 if TYPE_CHECKING:
     from fedserver_hooks.allocation import ServerScope
@@ -128,17 +129,18 @@ class LegacyEmissionsStrategy(Strategy):
         """End the run as the program ends; call it earlier where the program goes on."""
         crash = getattr(sys, "last_value", None)  # set where an exception ended the program
         if self._between_rounds and crash is None:
-            self.recorder.finish("completed")
+            self._end("completed")
         elif crash is not None:
-            self.recorder.finish("failed", f"{type(crash).__name__}: {crash}"[:256])
+            self._end("failed", f"{type(crash).__name__}: {crash}"[:256])
         else:  # Flower ends the program with exit code 0 on a signal
-            self.recorder.finish("interrupted")
+            self._end("interrupted")
         self.recorder.give_up()
         self.recorder.release()
 
     def _start(self) -> None:
         if not self.recorder.started:
             self.recorder.start_quietly(self._rounds)
+            say_where(self.recorder)
             atexit.register(self.finish)
 
     # --- Flower's interface --------------------------------------------------------------------
@@ -225,7 +227,12 @@ class LegacyEmissionsStrategy(Strategy):
         self.recorder.enter("idle")
         self._between_rounds = True
         if self._round == self._rounds:
-            self.recorder.finish("completed")
+            self._end("completed")
+
+    def _end(self, status: RunStatus, reason: str | None = None) -> None:
+        if self.recorder.ending is None:
+            self.recorder.finish(status, reason)
+            say_total(self.recorder)
 
     def _look_around(self, client_manager: ClientManager) -> None:
         """Who is connected now: nobody tells of clients that come and go."""

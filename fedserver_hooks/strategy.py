@@ -19,6 +19,7 @@ from fedserver_hooks.budget import BudgetWatch
 from fedserver_hooks.events import ReplyParts
 from fedserver_hooks.metrics import MAX_SERIES, serve_metrics
 from fedserver_hooks.recorder import RoundRecorder
+from fedserver_hooks.saying import say_total, say_where
 from fedserver_hooks.wire import RUN_ID_KEY, take_report
 from telemetry.domain import Phase
 from telemetry.errors import TelemetryError
@@ -99,6 +100,7 @@ class EmissionsStrategy(Strategy):
     ) -> Result:
         """Flower's own `Strategy.start`, within one recorded run."""
         self.recorder.start_quietly(num_rounds)
+        say_where(self.recorder)
         try:
             result = super().start(
                 grid,
@@ -118,6 +120,7 @@ class EmissionsStrategy(Strategy):
         else:
             self.recorder.finish("completed")
         finally:
+            say_total(self.recorder)
             self.recorder.give_up()
             self.recorder.release()
         return result
