@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from fedserver.errors import ConfigError, GrafanaAway, GrafanaRefused, Problem
 
 TIMEOUT_S: Final = 15.0
+_NO_GRAFANA: Final = "does not answer as a Grafana does: is it the address of one?"
 _MOST_CHARACTERS: Final = 200
 
 
@@ -43,12 +44,12 @@ class Grafana:
 
     def version(self) -> str:
         """Its version. Raises `GrafanaAway` where no Grafana answers."""
-        found = self._call("GET", "/health", None, "look at it")
+        found = self.find("/health", "look at it")
         if not isinstance(found, dict) or not isinstance(found.get("version"), str):
             # Grafana can be told to hide its version; it is a Grafana all the same.
             if isinstance(found, dict) and "database" in found:
                 return "of unknown version"
-            raise GrafanaAway(self.url, "does not answer as a Grafana does")
+            raise GrafanaAway(self.url, _NO_GRAFANA)
         return str(found["version"])
 
     def find(self, path: str, to_do: str) -> Any | None:
@@ -93,7 +94,7 @@ class Grafana:
             raise GrafanaAway(self.url, "cannot be reached") from error
         except (requests.RequestException, ValueError, TypeError) as error:
             # The package indexes into whatever JSON or text it got.
-            raise GrafanaAway(self.url, "does not answer as a Grafana does") from error
+            raise GrafanaAway(self.url, _NO_GRAFANA) from error
 
     def _said(self, response: Any) -> str:
         """Grafana's own words, in brackets."""

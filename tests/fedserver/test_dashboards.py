@@ -291,12 +291,12 @@ def test_a_token_that_is_not_known_ends_it_at_once(
         ("POST /api/folders", (409, {"message": "same uid"}), "409: something of that name"),
         ("POST /api/folders", (412, {"message": "changed by someone else"}), "412: a precondition"),
         ("GET /api/folders", (403, {"message": "Access denied"}), "403: the token may not read"),
-        ("GET /api/health", (404, {"message": "Not found"}), "404: nothing is there"),
+        ("GET /api/health", (404, {}), "not answer as a Grafana"),
         ("GET /api/health", (200, b"<html>message: hello</html>"), "not answer as a Grafana"),
         ("GET /api/health", (502, b"a message of a proxy"), "not answer as a Grafana"),
         ("GET /api/health", (200, ["no"]), "not answer as a Grafana"),
         ("GET /api/health", (302, {}), "redirects elsewhere"),
-        ("GET /api/health", b"nothing", "404: nothing is there"),
+        ("GET /api/health", b"nothing", "not answer as a Grafana"),
     ],
 )
 def test_each_refusal_is_a_sentence(
