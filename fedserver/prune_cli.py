@@ -19,12 +19,16 @@ from telemetry.domain import utc_now
 from telemetry.store import Store
 from telemetry.store.sql.sqlite import copies_beside
 
-_AGE: Final = re.compile(r"([1-9][0-9]{0,5})d")
+_AGE: Final = re.compile(r"([1-9][0-9]{0,5})([mhdw])")
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def prune(
     older_than: Annotated[
-        str, typer.Option("--older-than", help="Of runs that ended so many days ago, e.g. 180d.")
+        str,
+        typer.Option(
+            "--older-than", help="Of runs that ended so long ago: 180d, or 26w, 12h, 90m."
+        ),
     ],
     keep_totals: Annotated[
         bool,
@@ -75,9 +79,9 @@ def prune(
 def _before(age: str, now: datetime) -> datetime:
     match = _AGE.fullmatch(age)
     if match is None:
-        raise _wrong("--older-than", f"{age[:32]!r} is no number of days such as 180d")
+        raise _wrong("--older-than", f"{age[:32]!r} is no age such as 180d, 26w, 12h or 90m")
     try:
-        return now - timedelta(days=int(match[1]))
+        return now - timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError:
         raise _wrong("--older-than", f"{age} is before all times") from None
 
