@@ -183,8 +183,7 @@ def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
         f"status     {run.status}" + (f": {run.reason}" if run.reason else ""),
         f"time       {local_time(info.started_at)} to {ended}",
         f"training   {info.strategy}, privacy {info.privacy}, "
-        f"{len({row.round for row in rounds if row.round})} of {info.rounds_planned or '?'} "
-        "rounds played"
+        f"{_played(run, rounds)} of {info.rounds_planned or '?'} rounds played"
         f"{_not_completed(run)}",
         f"footprint  {headline}",
     ]
@@ -202,9 +201,18 @@ def describe_run(run: StoredRun, rounds: list[RoundSummary]) -> list[str]:
         lines.append(
             "clients    no rows of clients are kept, only sums (telemetry.client_rows: false)"
         )
+    if run.pruned_at is not None:
+        lines.append(f"pruned     {local_time(run.pruned_at)}: only its totals are kept")
     if run.ended_at is not None:
         lines.append(f"seal       {run.sha256 or 'none: recorded before there were seals'}")
     return lines
+
+
+def _played(run: StoredRun, rounds: list[RoundSummary]) -> int:
+    """Round numbers that were begun; of a run without its rounds, those that were ended."""
+    if run.pruned_at is not None and not rounds:
+        return _played_to_the_end(run)
+    return len({row.round for row in rounds if row.round})
 
 
 def _played_to_the_end(run: StoredRun) -> int:

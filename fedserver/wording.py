@@ -100,7 +100,7 @@ def closing_line(run: StoredRun, rounds: Sequence[RoundSummary], country: str | 
         clients = 0.0  # nobody took part: that is known
     said = [
         *_host_words(rounds),
-        _coverage_words(rounds),
+        _coverage_words(run, rounds),
         *_scope_words(run.info.factors, rounds),
         sensor_words(run.info.factors),
         intensity_words(run.info.factors, country),
@@ -302,7 +302,9 @@ def _host_words(rounds: Sequence[RoundSummary]) -> list[str]:
     return said
 
 
-def _coverage_words(rounds: Sequence[RoundSummary]) -> str:
+def _coverage_words(run: StoredRun, rounds: Sequence[RoundSummary]) -> str:
+    if run.pruned_at is not None and not rounds:
+        return "its rounds were pruned, and how many clients reported with them"
     asked = [(r.reported or 0, r.participants) for r in rounds if r.participants]
     if not asked:
         return "no client took part"

@@ -189,6 +189,13 @@ def test_pruning_names_the_runs_and_keeps_their_totals(
     with pytest.raises(SystemExit):
         main(["runs", "list", "--store", url])
     assert "500.17 " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["runs", "show", RUN_ID, "--store", url])
+    shown = capsys.readouterr().out
+    assert "only its totals are kept" in shown
+    assert "its rounds were pruned" in shown
+    assert "no client took part" not in shown
+    assert " 0 of " not in shown
 
 
 def test_pruning_without_totals_deletes_the_runs(capsys: pytest.CaptureFixture[str], url: str):
