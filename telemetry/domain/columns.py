@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from functools import cached_property
 from operator import attrgetter
 from typing import Any, Final
 
+from telemetry.domain.once import once
 from telemetry.domain.parts import Lap, ParticipantRecord, ReportRecord
 from telemetry.domain.times import utc_texts
 
@@ -21,7 +21,7 @@ class Columns:
         self.values: Sequence[Sequence[Any]] = [list(map(get, records)) for get in getters]
         """As they are in the records."""
 
-    @cached_property
+    @once
     def written(self) -> Sequence[Sequence[Any]]:
         """With times as text (`utc_text`)."""
         written = list(self.values)

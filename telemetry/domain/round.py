@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property
 from math import fsum
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from telemetry.domain.columns import Columns
 from telemetry.domain.energy import emissions_kg, metered_part
 from telemetry.domain.estimates import communication_kg, impute
 from telemetry.domain.evidence import columns_sha256
+from telemetry.domain.once import once
 from telemetry.domain.parts import (
     Factors,
     Histogram,
@@ -77,17 +77,17 @@ class RoundRecord(Record):
 
     # --- clients -----------------------------------------------------------------------------
 
-    @cached_property
+    @once
     def duration_s(self) -> float:
         """Seconds from the round's start to its end."""
         return (self.ended_at - self.started_at) / timedelta(seconds=1)
 
-    @cached_property
+    @once
     def trained(self) -> tuple[ParticipantRecord, ...]:
         """Those who were sent a train message."""
         return tuple(p for p in self.participants if p.train)
 
-    @cached_property
+    @once
     def outcomes(self) -> Mapping[Outcome, int]:
         """Participants by outcome; their sum is the number of participants where tracked."""
         return Counter(p.outcome for p in self.trained if p.outcome is not None)
@@ -103,7 +103,7 @@ class RoundRecord(Record):
         reported, participants = self.outcome_count("reported"), len(self.trained)
         return None if reported is None or not participants else reported / participants
 
-    @cached_property
+    @once
     def accepted(self) -> tuple[ReportRecord, ...]:
         """The reports that count."""
         return tuple(r for r in self.reports if r.accepted)
@@ -143,25 +143,25 @@ class RoundRecord(Record):
             case "repeated":
                 return self.reports_repeated
 
-    @cached_property
+    @once
     def _late(self) -> int:
         return sum(1 for r in self.accepted if r.late)
 
     # --- energy, kWh at the meter --------------------------------------------------------------
 
-    @cached_property
+    @once
     def metered_share(self) -> float | None:
         """Metered seconds ÷ seconds of the round; None where nothing could be metered."""
         if not self.laps or self.duration_s <= 0:
             return None
         return min(1.0, fsum(lap.metered_s for lap in self.laps) / self.duration_s)
 
-    @cached_property
+    @once
     def host_energy_kwh(self) -> float | None:
         """What the server's meter showed, before the clients on its host are split off."""
         return sum_known(lap.energy_kwh for lap in self.laps)
 
-    @cached_property
+    @once
     def server_energy_kwh(self) -> float | None:
         """The server's own part: the meter's figure less that of the clients on its host."""
         whole = self.host_energy_kwh
@@ -171,7 +171,7 @@ class RoundRecord(Record):
         # Clients count for the whole round: of a part that was metered, their part of it is theirs.
         return max(0.0, whole - on_host * metered_part(self.laps, self.duration_s))
 
-    @cached_property
+    @once
     def clients_energy_kwh(self) -> float | None:
         """Energy of the reports that carry one; None if none does (0 when nobody took part)."""
         known = sum_known(r.counted_energy_kwh for r in self.accepted)
@@ -186,23 +186,23 @@ class RoundRecord(Record):
 
     # --- emissions, kg CO2eq -------------------------------------------------------------------
 
-    @cached_property
+    @once
     def server_emissions_kg(self) -> float | None:
         """The server's energy × PUE × carbon intensity; None if nothing was metered."""
         energy = self.server_energy_kwh
         return None if energy is None else emissions_kg(energy, self.factors)
 
-    @cached_property
+    @once
     def clients_emissions_kg(self) -> float | None:
         """What the accepted reports count for; None if none (0 when nobody took part)."""
         return self._zero_if_nobody(sum_known(r.counted_emissions_kg for r in self.accepted))
 
-    @cached_property
+    @once
     def total_emissions_kg(self) -> float | None:
         """The known ones of server and clients; None only if neither is known."""
         return sum_known((self.server_emissions_kg, self.clients_emissions_kg))
 
-    @cached_property
+    @once
     def flagged(self) -> tuple[ReportRecord, ...]:
         """Accepted reports that bear a mark; they count like any other."""
         return tuple(r for r in self.accepted if r.outlier or r.looks_cumulative)
@@ -239,19 +239,19 @@ class RoundRecord(Record):
 
     # --- communication -------------------------------------------------------------------------
 
-    @cached_property
+    @once
     def bytes_to_clients(self) -> int | None:
         """Bytes of the messages to clients; None where no transport of ours counted them."""
         return _sum_known_ints(p.bytes_to for p in self.participants)
 
-    @cached_property
+    @once
     def bytes_from_clients(self) -> int | None:
         """Bytes of the replies; None where no transport of ours counted them."""
         return _sum_known_ints(p.bytes_from for p in self.participants)
 
     # --- estimates, beside the measured total and never in it -------------------------------------
 
-    @cached_property
+    @once
     def communication_emissions_kg_estimated(self) -> float | None:
         """Bytes ÷ 10^9 × kWh/GB × the server's carbon intensity; None without that factor.
 
@@ -262,7 +262,7 @@ class RoundRecord(Record):
         size = _sum_known_ints((self.bytes_to_clients, self.bytes_from_clients))
         return communication_kg(size, self.factors)
 
-    @cached_property
+    @once
     def imputation(self) -> Imputation | None:
         """An estimate for the clients that did not report; None where it is off or has no ground."""
         if not (self.tracked and self.factors.impute_missing):
@@ -282,12 +282,12 @@ class RoundRecord(Record):
 
     # --- evidence ----------------------------------------------------------------------------------
 
-    @cached_property
+    @once
     def participant_columns(self) -> Columns:
         """The participants, field by field."""
         return Columns(ParticipantRecord, self.participants)
 
-    @cached_property
+    @once
     def report_columns(self) -> Columns:
         """The reports, field by field."""
         return Columns(ReportRecord, self.reports)
@@ -326,7 +326,7 @@ class RoundRecord(Record):
             return self._summary
         return replace(self._summary, cumulative_emissions_kg=cumulative_emissions_kg)
 
-    @cached_property
+    @once
     def _summary(self) -> RoundSummary:
         return self.summary_with(self.evidence_sha256)
 

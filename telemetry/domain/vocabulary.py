@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from telemetry.domain.once import once
+
 Phase = Literal["train", "evaluate"]
 Outcome = Literal["reported", "missing", "rejected", "failed"]
 RejectionReason = Literal["not_a_number", "not_finite", "negative", "implausible", "inconsistent"]
@@ -53,7 +55,7 @@ STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=Fals
 class Record(BaseModel):
     """Base of the records that are built once a round or once a run."""
 
-    model_config = STRICT
+    model_config = ConfigDict(**STRICT, ignored_types=(once,))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, without the figures that were worked out for the original."""
