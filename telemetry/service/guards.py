@@ -8,7 +8,6 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 
 from fastapi import Request
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -53,14 +52,17 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 400."""
-        if scope["type"] != "http" or self._is_ours(Headers(scope=scope).getlist("host")):
+        if scope["type"] != "http" or self._is_ours(scope):
             await self._app(scope, receive, send)
         else:
             refusal = problem(400, "this server does not answer to the name in the Host header")
             await refusal(scope, receive, send)
 
-    def _is_ours(self, hosts: list[str]) -> bool:
-        return len(hosts) == 1 and ("*" in self._names or host_name(hosts[0]) in self._names)
+    def _is_ours(self, scope: Scope) -> bool:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1:
+            return False
+        return "*" in self._names or host_name(hosts[0].decode("latin-1")) in self._names
 
 
 def host_name(host: str) -> str:

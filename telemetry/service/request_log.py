@@ -10,7 +10,6 @@ from re import compile as pattern
 from secrets import token_hex
 from typing import Any, Final
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -34,8 +33,7 @@ class RequestLog:
         """Pass the request on, then log."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        given = Headers(scope=scope).get(HEADER, "")
-        request_id = given if _GIVEN.fullmatch(given) else token_hex(8)
+        request_id = _given(scope) or token_hex(8)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         began = time.perf_counter()
@@ -64,6 +62,15 @@ class RequestLog:
             quiet = scope["path"] in ("/healthz", "/readyz") and status < 400
             logger.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"facts": facts})
         return None
+
+
+def _given(scope: Scope) -> str | None:
+    """The id that a request brings, the first if it brings several."""
+    for name, value in scope["headers"]:
+        if name == _NAME:
+            given = value.decode("latin-1")
+            return given if _GIVEN.fullmatch(given) else None
+    return None
 
 
 _encode: Final = json.JSONEncoder(default=str).encode

@@ -32,7 +32,7 @@ from telemetry.service.routes.health import health_router
 from telemetry.service.routes.metrics import metrics_router
 from telemetry.service.routes.read import read_router
 from telemetry.service.routes.ready import ready_router
-from telemetry.service.routes.write import write_router
+from telemetry.service.routes.write import write_routes
 from telemetry.store.base import Store
 
 REQUESTS_PER_S: Final = 500.0
@@ -112,7 +112,7 @@ def create_service(
     registry.register(FamiliesCollector(STORE_FAMILIES, ingest.writes))
     registry.register(FamiliesCollector(INGEST_FAMILIES, ingest))
     # First what is asked for most: routes are tried in turn.
-    app.include_router(write_router(ingest, access), prefix=API)
+    app.router.routes += write_routes(API, ingest, access)
     app.include_router(health_router())
     app.include_router(ready_router(store, ingest))
     app.include_router(

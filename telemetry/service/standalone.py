@@ -68,6 +68,8 @@ async def _run(server: uvicorn.Server, listener: object) -> None:
 
 def log_as_json(level: int = logging.INFO) -> None:
     """Log to stderr, a JSON object a line."""
+    # In no line, and asked for at each (Python's logging howto, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()

@@ -11,10 +11,8 @@ from starlette.exceptions import HTTPException
 
 _T = TypeVar("_T")
 
-RunIdPath = Annotated[
-    str,
-    Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", examples=["20260102-030405-abcdef"]),
-]
+RUN_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+RunIdPath = Annotated[str, Path(pattern=RUN_ID, examples=["20260102-030405-abcdef"])]
 LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Items on a page.")]
 CursorQuery = Annotated[str | None, Query(max_length=512, description="`next` of the page before.")]
 FromQuery = Annotated[
