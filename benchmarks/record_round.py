@@ -37,6 +37,7 @@ from telemetry.domain import RoundRecord
 from telemetry.store import open_store
 from telemetry.store.sql import mapping, tables
 from telemetry.store.sql.mapping import RoundRows, Row
+from telemetry.store.sql.sqlite import WAL_PAGES
 from telemetry.testing import OWNER, START, make_run
 from tests.postgres import PostgresServer
 
@@ -99,6 +100,7 @@ def bare_sqlite_s(url: str, record: RoundRecord, rows: RoundRows) -> float:
     with closing(database):
         database.execute("PRAGMA foreign_keys = ON")
         database.execute("PRAGMA synchronous = FULL")
+        database.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         database.execute(insert("rounds", mapping.ROUND_COLUMNS, "?"), rows.round)
 
         def write() -> None:

