@@ -2,11 +2,15 @@
 
 The bare endpoint of the target is ``async def`` and takes the same body (`RoundsBody`) as a parameter,
 as one writes it with FastAPI: parsed and validated, and nothing stored. Beside it stands one that
-validates the raw bytes, as the service itself does; it answers a third more, and has no target. All in
-the same uvicorn, each in a process of its own; the bare ones write no log, the service its usual line of
-JSON a request (to nowhere). Each sender keeps one connection and delivers rounds of its own run; every
+validates the raw bytes, as the service itself does; it has no target. All in the same uvicorn, each in
+a process of its own; the bare ones write no log, the service its usual line of JSON a request (to
+nowhere). Each sender is a process, keeps one connection and delivers rounds of its own run; every
 tenth delivery is a repeat of the one before. What is answered is durable: SQLite with ``synchronous =
 FULL``, PostgreSQL as it comes. Senders, servers and PostgreSQL share the machine.
+
+Twice: with the senders that FL servers have (`telemetry.service_client`), which take a good part of the
+machine and have the target; and with the least that a sender can do (``http.client``, the answer's status
+alone looked at), which shows how many of them on other machines one service can take.
 
 All sides take turns; a ratio is of their medians.
 
@@ -20,11 +24,11 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Body, FastAPI, Request
 from pydantic_core import core_schema
@@ -32,6 +36,7 @@ from pydantic_core import core_schema
 from benchmarks._databases import urls
 from telemetry.service import bodies
 from telemetry.service.bodies import RoundsBody
+from telemetry.service_client import ServiceClient
 from telemetry.testing import make_round, make_run
 
 SENDERS = 8
@@ -109,11 +114,21 @@ def running(target: Callable[..., None], *arguments: object) -> Iterator[str]:
         process.join()
 
 
-def _send(address: str, run_id: str, payloads: list[bytes], start: Any, took: Any) -> None:
+def _deliver(address: str, run_id: str, rounds: list[bytes], start: Any, took: Any) -> None:
+    client = ServiceClient(f"http://{address}", None)
+    start.wait()
+    for one in rounds:
+        client.rounds(run_id, [one])
+    took.put(time.perf_counter())
+    client.close()
+
+
+def _post(address: str, run_id: str, rounds: list[bytes], start: Any, took: Any) -> None:
+    bodies_of = [bodies.rounds_json([one]) for one in rounds]
     connection = http.client.HTTPConnection(address)
     connection.connect()
     start.wait()
-    for body in payloads:
+    for body in bodies_of:
         connection.request("POST", f"/api/v1/runs/{run_id}/rounds", body, HEADERS)
         answer = connection.getresponse()
         said = answer.read()
@@ -123,7 +138,15 @@ def _send(address: str, run_id: str, payloads: list[bytes], start: Any, took: An
     connection.close()
 
 
-def requests_per_s(address: str, label: str, *, announce: bool) -> float:
+SENDERS_ARE: Final[Mapping[str, Callable[..., None]]] = {
+    "as FL servers have them": _deliver,
+    "that do the least a sender can": _post,
+}
+
+
+def requests_per_s(
+    address: str, label: str, *, announce: bool, send: Callable[..., None] = _post
+) -> float:
     """One pass; ``announce`` puts the runs first, where they are stored."""
     context = multiprocessing.get_context("fork")
     start, took = context.Event(), context.Queue()
@@ -132,19 +155,17 @@ def requests_per_s(address: str, label: str, *, announce: bool) -> float:
     for sender in range(SENDERS):
         run_id = f"{label}-{sender}"
         if announce:
-            connection = http.client.HTTPConnection(address)
-            body = bodies.run_json(make_run(run_id))
-            connection.request("PUT", f"/api/v1/runs/{run_id}", body, HEADERS)
-            connection.getresponse().read()
-            connection.close()
-        rounds = [make_round(n, run_id=run_id, clients=CLIENTS) for n in range(each)]
-        payloads = [bodies.rounds_json([bodies.round_json(record)]) for record in rounds]
-        payloads = [payloads[n - 1] if n % 10 == 9 else one for n, one in enumerate(payloads)]
-        arguments = address, run_id, payloads, start, took
-        processes.append(context.Process(target=_send, args=arguments))
+            client = ServiceClient(f"http://{address}", None)
+            client.announce(make_run(run_id))
+            client.close()
+        rounds = [
+            bodies.round_json(make_round(n, run_id=run_id, clients=CLIENTS)) for n in range(each)
+        ]
+        given = [rounds[n - 1] if n % 10 == 9 else one for n, one in enumerate(rounds)]
+        processes.append(context.Process(target=send, args=(address, run_id, given, start, took)))
     for process in processes:
         process.start()
-    time.sleep(0.3)  # until each is connected
+    time.sleep(0.5)  # until each is ready
     began = time.perf_counter()
     start.set()
     ends = [took.get(timeout=60) for _ in processes]
@@ -157,31 +178,39 @@ def main() -> int:
     """Print all rates and their ratios; 1 where a target is missed."""
     wanted = [word.lower() for word in sys.argv[1:]]
     with urls() as databases, ExitStack() as servers:
-        typed = servers.enter_context(running(_bare_typed))
-        raw = servers.enter_context(running(_bare_raw))
+        bare = {
+            "body as a parameter": servers.enter_context(running(_bare_typed)),
+            "body as raw bytes": servers.enter_context(running(_bare_raw)),
+        }
         services = {
             kind: servers.enter_context(running(_service, url))
             for kind, url in databases.items()
             if not wanted or kind.lower() in wanted
         }
-        rates: dict[str, list[float]] = {}
-        for place in range(PASSES + 1):
-            for name, address in {"typed": typed, "raw": raw, **services}.items():
-                rate = requests_per_s(address, f"pass-{place}", announce=name in services)
-                if place:  # the first warms all of them up
-                    rates.setdefault(name, []).append(rate)
-    medians = {name: statistics.median(of) for name, of in rates.items()}
-    bare = medians["typed"]
-    print(f"bare endpoint, body as a parameter:   {bare:6.0f} requests/s")
-    print(f"bare endpoint, body as raw bytes:     {medians['raw']:6.0f} requests/s")
+        medians = {}
+        for place, (how, send) in enumerate(SENDERS_ARE.items()):
+            rates: dict[str, list[float]] = {}
+            for turn in range(PASSES + 1):
+                for name, address in {**bare, **services}.items():
+                    label, stores = f"pass-{place}-{turn}", name in services
+                    rate = requests_per_s(address, label, announce=stores, send=send)
+                    if turn:  # the first warms all of them up
+                        rates.setdefault(name, []).append(rate)
+            medians[how] = {name: statistics.median(of) for name, of in rates.items()}
     missed = False
-    for kind in services:
-        ratio = medians[kind] / bare
-        missed |= ratio < TARGETS[kind]
-        print(
-            f"service on {kind + ':':<26} {medians[kind]:6.0f} requests/s stored, {ratio:.2f} of the "
-            f"first (target: at least {TARGETS[kind]}), {medians[kind] / medians['raw']:.2f} of the second"
-        )
+    for place, (how, rate_of) in enumerate(medians.items()):
+        print(f"senders {how}:")
+        for name in bare:
+            print(f"  bare endpoint, {name + ':':<22} {rate_of[name]:6.0f} requests/s")
+        parameter, raw = (rate_of[name] for name in bare)
+        for kind in services:
+            ratio = rate_of[kind] / parameter
+            target = "" if place else f" (target: at least {TARGETS[kind]})"
+            missed |= not place and ratio < TARGETS[kind]
+            print(
+                f"  service on {kind + ':':<26} {rate_of[kind]:6.0f} requests/s stored, {ratio:.2f} "
+                f"of the first{target}, {rate_of[kind] / raw:.2f} of the second"
+            )
     return int(missed)
 
 
