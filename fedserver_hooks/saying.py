@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os.path
+import threading
 from typing import TYPE_CHECKING, Final
 
 from telemetry.words import grams
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("flwr")
 
+WAIT_S: Final = 0.25
 _SQLITE_FILE: Final = "sqlite:///"
 
 
@@ -30,9 +32,18 @@ def say_where(recorder: RoundRecorder) -> None:
 
 
 def say_total(recorder: RoundRecorder) -> None:
-    """After the end: what the run came to, where that can be read."""
+    """After the end: what the run came to, where that can be read within `WAIT_S`."""
     if not recorder.started or not recorder.run.tracked:
         return
+    # A store that hangs must not keep a training from ending.
+    asked = threading.Thread(
+        target=_say_total, args=(recorder,), name="telemetry-total", daemon=True
+    )
+    asked.start()
+    asked.join(WAIT_S)
+
+
+def _say_total(recorder: RoundRecorder) -> None:
     try:
         total_kg = recorder.store.run(recorder.run.run_id).totals.total_emissions_kg
     except Exception:  # noqa: BLE001 - a training ends here: whatever the store says, that goes on

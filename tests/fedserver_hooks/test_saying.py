@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from threading import Event
 
 import pytest
 from flwr.serverapp.strategy import FedAvg
 
 from fedserver_hooks.strategy import EmissionsStrategy
+from telemetry.domain import StoredRun
 from telemetry.errors import StoreError
 from telemetry.store import open_store
 from telemetry.store.memory import InMemoryStore
@@ -49,3 +51,22 @@ def test_a_store_that_fails_at_the_end_costs_the_line_and_not_the_training(
     monkeypatch.setattr(store, "run", broken)
     said = run(EmissionsStrategy(FedAvg(), recorder(store=store)), caplog)
     assert len(said) == 1
+
+
+def test_a_store_that_hangs_does_not_keep_the_training_from_ending(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The total comes late, or never."""
+    store, let_go = InMemoryStore(), Event()
+    really = store.run
+
+    def slow(run_id: str) -> StoredRun:
+        let_go.wait(30)
+        return really(run_id)
+
+    monkeypatch.setattr(store, "run", slow)
+    try:
+        said = run(EmissionsStrategy(FedAvg(), recorder(store=store)), caplog)
+        assert len(said) == 1
+    finally:
+        let_go.set()
