@@ -132,6 +132,11 @@ def export(
         notes = _written(FORMATS[format_name], opened, stored.run_id, output)
         for note in notes:
             say(note, err=True)
+        if stored.pruned_at is not None:
+            say(
+                f"the rounds of run {stored.run_id} were pruned: `fedserver runs show` has its totals",
+                err=True,
+            )
         if output is not None:
             say(f"wrote {output}", err=True)
 

@@ -196,6 +196,11 @@ def test_pruning_names_the_runs_and_keeps_their_totals(
     assert "its rounds were pruned" in shown
     assert "no client took part" not in shown
     assert " 0 of " not in shown
+    with pytest.raises(SystemExit):
+        main(["runs", "export", RUN_ID, "--store", url])
+    exported = capsys.readouterr()
+    assert len(exported.out.splitlines()) == 1
+    assert "were pruned" in exported.err
 
 
 def test_pruning_without_totals_deletes_the_runs(capsys: pytest.CaptureFixture[str], url: str):

@@ -101,7 +101,7 @@ def _tiles(run: Bound) -> str:
         + run.when("run.rounds_planned", f" of {run.show('run.rounds_planned', 'count')}", "span"),
         run.when(
             "so_far.connected",
-            f"{run.show('so_far.connected', 'count')} clients connected",
+            f"clients connected: {run.show('so_far.connected', 'count')}",
             "small",
         ),
     )
