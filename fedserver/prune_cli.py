@@ -19,16 +19,15 @@ from telemetry.domain import utc_now
 from telemetry.store import Store
 from telemetry.store.sql.sqlite import copies_beside
 
-_AGE: Final = re.compile(r"([1-9][0-9]{0,5})([mhdw])")
-_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGE: Final = re.compile(r"([1-9][0-9]{0,5})([hdw])")
+_UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
+"""No minutes: whoever writes `6m` means months, and would lose all that is older than six minutes."""
 
 
 def prune(
     older_than: Annotated[
         str,
-        typer.Option(
-            "--older-than", help="Of runs that ended so long ago: 180d, or 26w, 12h, 90m."
-        ),
+        typer.Option("--older-than", help="Of runs that ended so long ago: 180d, or 26w, 12h."),
     ],
     keep_totals: Annotated[
         bool,
@@ -79,7 +78,7 @@ def prune(
 def _before(age: str, now: datetime) -> datetime:
     match = _AGE.fullmatch(age)
     if match is None:
-        raise _wrong("--older-than", f"{age[:32]!r} is no age such as 180d, 26w, 12h or 90m")
+        raise _wrong("--older-than", f"{age[:32]!r} is no age such as 180d, 26w or 12h")
     try:
         return now - timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError:

@@ -72,7 +72,7 @@ def test_a_token_is_shown_once_listed_and_revoked(capsys: pytest.CaptureFixture[
     [
         (("tokens", "create", "--label", "a b", "--scope", "read"), "letters, digits"),
         (("tokens", "create", "--label", "a", "--scope", "all"), "write, read, admin"),
-        (("prune", "--older-than", "6y", "--keep-totals"), "180d"),
+        (("prune", "--older-than", "6m", "--keep-totals"), "180d"),
         (("prune", "--older-than", "999999d", "--keep-totals"), "before all times"),
         (("prune", "--older-than", "1d"), "--keep-totals"),
         (("migrate", "down"), "up, check or history"),
@@ -181,7 +181,7 @@ def test_pruning_names_the_runs_and_keeps_their_totals(
 ):
     """Only those that ended so long ago; `runs list` shows them as before."""
     prune = ("prune", "--keep-totals", "--store", url, "--older-than")
-    for older in ("11d", "2w", "264h", "15840m"):
+    for older in ("11d", "2w", "264h"):
         assert said(capsys, *prune, older)[0] == ""
     assert said(capsys, *prune, "216h")[0] == f"{RUN_ID}\n"
     with closing(open_store(url)) as store:
