@@ -16,7 +16,7 @@ from fedserver.errors import ConfigError, Problem
 from fedserver.progress import progress
 from fedserver.runs_common import FileOption, StoreOption, local_time, opened_store
 from telemetry.domain import utc_now
-from telemetry.store import Store
+from telemetry.store import Store, rules
 from telemetry.store.sql.sqlite import copies_beside
 
 _AGE: Final = re.compile(r"([1-9][0-9]{0,5})([hdw])")
@@ -47,16 +47,17 @@ def prune(
 ) -> None:
     """Delete old runs (their ids stay, as with `runs delete`), or only their rounds.
 
-    A run of which a telemetry service has not acknowledged everything is kept and named: the one
-    that is configured here, or one that has heard of the run. The ids of the others are printed.
+    A run of which a telemetry service has not acknowledged everything (the one
+    that is configured here, or one that knows the run) is kept, and named. The
+    ids of the others are printed.
     """
     now = utc_now()
     before = _before(older_than, now)
     services = _configured_service(config)
     with opened_store(store, config) as opened:
-        if not keep_totals:
-            _ask(opened, before, yes=yes)
         waiting = () if undelivered else opened.unacknowledged(services)
+        if not keep_totals and not yes:
+            _ask(opened, before, spared=waiting)
         with progress("prune", unit="runs") as tell:
             pruned = opened.prune(before, now, tell, keep_totals=keep_totals, spared=waiting)
         kept = _old(opened, before, waiting)
@@ -94,15 +95,17 @@ def _configured_service(config: Path | None) -> Sequence[str]:
     return () if url is None else (url,)
 
 
-def _ask(store: Store, before: datetime, *, yes: bool) -> None:
-    if yes:
+def _ask(store: Store, before: datetime, spared: Sequence[str]) -> None:
+    old = [run for run in store.runs() if rules.may_prune(run, before, keep_totals=False)]
+    count = sum(run.run_id not in spared for run in old)
+    if not count:
         return
     if not sys.stdin.isatty():
         text = "would delete whole runs, and there is nobody to ask: --yes, or --keep-totals"
         raise _wrong("telemetry prune", text)
     typer.confirm(
-        f"delete all runs that ended before {local_time(before)} from {store.url}, with their "
-        "totals? They cannot be brought back (--keep-totals keeps those)",
+        f"delete {count} run(s) that ended before {local_time(before)} from {store.url}, with "
+        "their totals? They cannot be brought back (--keep-totals keeps those)",
         abort=True,
     )
 

@@ -204,7 +204,11 @@ def test_pruning_names_the_runs_and_keeps_their_totals(
 
 
 def test_pruning_without_totals_deletes_the_runs(capsys: pytest.CaptureFixture[str], url: str):
-    """Only when it is meant (`--yes`, there is nobody to ask here); the id says that it was there."""
+    """Only when it is meant (`--yes`, there is nobody to ask here); the id says that it was there.
+    Where nothing is old enough, nobody is asked."""
+    out, err = said(capsys, "prune", "--store", url, "--older-than", "999w")
+    assert out == ""
+    assert "deleted 0 of the runs" in err
     out, err = said(capsys, "prune", "--yes", "--store", url, "--older-than", "9d")
     assert out == f"{RUN_ID}\n"
     assert "deleted 1 of the runs" in err
