@@ -20,6 +20,8 @@ PREFIX: Final = "flc_"
 """What a client's token begins with."""
 API_PREFIX: Final = "flt_"
 """What a token of the HTTP API begins with; refused here, as ``flc_`` is there."""
+MIN_CHARACTERS: Final = 16
+"""Of a token that somebody makes up: shorter ones can be guessed."""
 HEADERS: Final = ("authorization", "x-authorization")
 """Metadata in which clients send ``Bearer <token>``: ai4flwr has used both."""
 

@@ -264,11 +264,16 @@ class HttpConfig(Section):
         """The token that a scrape must show, from its file; None where none is asked for.
 
         Raises:
-            ConfigError: the file cannot be read, or is empty.
+            ConfigError: the file cannot be read, is empty, or holds what can be guessed.
         """
         if self.read_token_file is None:
             return None
-        return _one_token(self.read_token_file, "telemetry.http.read_token_file")
+        path = "telemetry.http.read_token_file"
+        token = _one_token(self.read_token_file, path)
+        if len(token) < auth.MIN_CHARACTERS:
+            text = f"{self.read_token_file} must hold a token of {auth.MIN_CHARACTERS} characters or more"
+            raise _bad_token(path, text)
+        return token
 
 
 class TelemetryConfig(Section):

@@ -31,7 +31,6 @@ SETTINGS: dict[str, object] = {}
 form, a file and the environment. `fedserver init` writes a file with every option explained."""
 
 TOKEN_VARIABLE: Final = "FEDERATED_READ_TOKEN"  # noqa: S105 - the name of the variable
-MIN_TOKEN_CHARACTERS: Final = 16
 EXIT_WRONG: Final = 2
 
 logger = logging.getLogger("fedserver")
@@ -72,6 +71,7 @@ def keep_read_token(environ: Mapping[str, str], directory: Path) -> Path | None:
 
     `TOKEN_VARIABLE` decides the token; without it the one of before stays, else a new one is made.
     """
+    from fedserver.auth import MIN_CHARACTERS
     from fedserver.errors import ConfigError, Problem
     from fedserver.platform_variables import READ_TOKEN_FILE
 
@@ -79,8 +79,8 @@ def keep_read_token(environ: Mapping[str, str], directory: Path) -> Path | None:
         return None
     path = directory / READ_TOKEN_FILE
     token = environ.get(TOKEN_VARIABLE, "").strip()
-    if token and (len(token) < MIN_TOKEN_CHARACTERS or any(c.isspace() for c in token)):
-        text = f"must have {MIN_TOKEN_CHARACTERS} characters or more, and no space"
+    if token and (len(token) < MIN_CHARACTERS or any(c.isspace() for c in token)):
+        text = f"must have {MIN_CHARACTERS} characters or more, and no space"
         raise ConfigError([Problem(TOKEN_VARIABLE, text, "the platform")])
     if token or not path.exists():
         try:

@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from fedserver.auth import API_PREFIX, KnownToken, digest_of, is_well_formed
+from fedserver.auth import API_PREFIX, MIN_CHARACTERS, KnownToken, digest_of, is_well_formed
 from fedserver.tokens import TokenStoreError
 
 logger = logging.getLogger(__name__)
 
-_MIN_CHARACTERS: Final = 16
-"""Shorter than that can be guessed."""
 _MAX_BYTES: Final = 4 * 1024**2
 _Stamp = tuple[int, int, int]
 """Inode, size in bytes and time of the last change in ns: what tells one content from another."""
@@ -105,8 +103,8 @@ def _token(path: Path, number: int, line: str) -> KnownToken:
         problem = f"a token of the HTTP API ({API_PREFIX}…) is none for clients"
     elif len(rest) > 1 or not is_well_formed(token):
         problem = "must be a token, or a token and a label"
-    elif len(token) < _MIN_CHARACTERS:
-        problem = f"a token must have at least {_MIN_CHARACTERS} characters"
+    elif len(token) < MIN_CHARACTERS:
+        problem = f"a token must have at least {MIN_CHARACTERS} characters"
     else:
         digest = digest_of(token)
         return KnownToken(rest[0][:64] if rest else f"file-{digest.hex()[:8]}", digest)

@@ -201,11 +201,11 @@ def test_files_are_relative_to_the_file_that_names_them(load: Load, tmp_path: Pa
         "telemetry: {database_url: 'sqlite:///data.db?timeout=5', http: {read_token_file: t}}\n",
         encoding="utf-8",
     )
-    (folder / "t").write_text("flt_x\n", encoding="utf-8")
+    (folder / "t").write_text(f"{API_TOKEN}\n", encoding="utf-8")
     config = load_config(file, {}, {}).config
     assert config.model.output_dir == folder / "out"
     assert config.telemetry.database_url == f"sqlite:///{folder}/data.db?timeout=5"
-    assert config.telemetry.http.read_token() == "flt_x"
+    assert config.telemetry.http.read_token() == API_TOKEN
     assert config.server.tokens_store == tmp_path / "tokens.db"
 
     over = load_config(file, {"FEDSERVER_MODEL__OUTPUT_DIR": "here"}, {}).config
@@ -236,7 +236,7 @@ def test_evaluation_can_be_left_out(load: Load) -> None:
 
 def test_open_addresses_are_allowed_where_they_are_asked_for(load: Load, tmp_path: Path) -> None:
     """allow_anonymous opens the FL port, a token file the metrics."""
-    (tmp_path / "t").write_text("flt_x", encoding="utf-8")
+    (tmp_path / "t").write_text(API_TOKEN, encoding="utf-8")
     config = load(
         "server: {address: '0.0.0.0:5000', allow_anonymous: true}\n"
         "telemetry: {http: {host: '::', read_token_file: t}}\n"
@@ -298,6 +298,16 @@ def test_open_addresses_are_allowed_where_they_are_asked_for(load: Load, tmp_pat
 def test_a_wrong_value_is_named(load: Load, text: str, message: str) -> None:
     """A message has the path, the value, what it should be and where it stands."""
     assert message in refusal(load, text)
+
+
+def test_a_read_token_that_can_be_guessed_is_refused_without_being_shown(
+    load: Load, tmp_path: Path
+) -> None:
+    """One character less than is needed; one more is taken elsewhere."""
+    (tmp_path / "t").write_text("fifteen-letters", encoding="utf-8")
+    said = refusal(load, "telemetry: {http: {read_token_file: t}}")
+    assert "t must hold a token of 16 characters or more" in said
+    assert "fifteen" not in said
 
 
 @pytest.mark.parametrize(
