@@ -301,7 +301,6 @@ class RoundRecord(Record):
         """`evidence_sha256`, for whoever lets others have a turn meanwhile: ``give_way`` is called."""
         if not (self.closed and self.client_rows):
             return None
-        give_way()  # to make the columns of many rows takes its time, too
         laps = Columns(Lap, self.laps)
         return columns_sha256(self.participant_columns, self.report_columns, laps, give_way)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
-from operator import attrgetter
 from typing import Any, Final
 
 from telemetry.digest import run_sha256
@@ -61,15 +60,13 @@ def impossible(record: RoundRecord) -> str | None:
     """Why a round cannot be stored, in words; None if it can."""
     if record.closed and record.status == "running":
         return "is closed and still running"
-    if len(set(map(_node, record.participants))) < len(record.participants):
+    nodes = {participant.node_id for participant in record.participants}
+    if len(nodes) < len(record.participants):
         return "names a participant twice"
-    if len(set(map(_report, record.reports))) < len(record.reports):
+    reports = {(report.node_id, report.phase, report.reported_round) for report in record.reports}
+    if len(reports) < len(record.reports):
         return "holds two reports of one client, phase and round"
     return None
-
-
-_node: Final = attrgetter("node_id")
-_report: Final = attrgetter("node_id", "phase", "reported_round")
 
 
 def no_such_round(url: str, run_id: str, number: int, attempt: int | None) -> RunNotFound:

@@ -133,23 +133,13 @@ def rows_from_round(
             for name, value in metrics.items()
         ],
         noise=[(*key, *_get_noise(noise)) for noise in (record.noise,) if noise is not None],
-        participants=_later(
-            lambda: PARTICIPANTS.rows(key, record.participant_columns, times_as_text=times_as_text)
-        )
+        participants=PARTICIPANTS.rows(key, record.participant_columns, times_as_text=times_as_text)
         if keep
         else (),
-        reports=_later(
-            lambda: REPORTS.rows(key, record.report_columns, times_as_text=times_as_text)
-        )
+        reports=REPORTS.rows(key, record.report_columns, times_as_text=times_as_text)
         if keep
         else (),
     )
-
-
-def _later(rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
-    """Rows that are made when the first is asked for: those of ten thousand reports, while the database
-    is busy with the participants."""
-    yield from rows()
 
 
 def round_from_rows(rows: RoundRows) -> RoundRecord:
