@@ -46,8 +46,9 @@ def say_total(recorder: RoundRecorder) -> None:
 def _say_total(recorder: RoundRecorder) -> None:
     try:
         total_kg = recorder.store.run(recorder.run.run_id).totals.total_emissions_kg
-    except Exception:  # noqa: BLE001 - a training ends here: whatever the store says, that goes on
-        return  # that it would not take the run has been logged
+    except Exception as error:  # noqa: BLE001 - a training ends here, whatever the store says
+        recorder.failures.note("store", "the run's total cannot be read", error=error)
+        return
     words = "unknown" if total_kg is None else grams(total_kg)
     logger.info("footprint of run %s: %s", recorder.run.run_id, words)
 

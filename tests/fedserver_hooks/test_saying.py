@@ -42,15 +42,17 @@ def test_the_command_works_from_any_folder_and_the_total_is_the_stores(
 def test_a_store_that_fails_at_the_end_costs_the_line_and_not_the_training(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The total is left out where it cannot be read."""
+    """The total is left out where it cannot be read; that is counted."""
     store = InMemoryStore()
 
     def broken(run_id: str) -> None:
         raise StoreError("memory://", "gone")
 
     monkeypatch.setattr(store, "run", broken)
-    said = run(EmissionsStrategy(FedAvg(), recorder(store=store)), caplog)
+    book = recorder(store=store)
+    said = run(EmissionsStrategy(FedAvg(), book), caplog)
     assert len(said) == 1
+    assert book.failures.counts["store"] == 1
 
 
 def test_a_store_that_hangs_does_not_keep_the_training_from_ending(
