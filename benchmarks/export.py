@@ -35,7 +35,7 @@ from benchmarks._databases import postgres, sqlite_url
 from benchmarks.record_round import insert, make_record, rows_of
 from telemetry.store import open_store
 from telemetry.store.sql import mapping
-from telemetry.store.sql.mapping import Row
+from telemetry.store.sql.driver import Row
 from telemetry.testing import OWNER, START, make_run
 
 ROUNDS = 100

@@ -36,7 +36,8 @@ from telemetry.accounting import account
 from telemetry.domain import RoundRecord
 from telemetry.store import open_store
 from telemetry.store.sql import mapping, tables
-from telemetry.store.sql.mapping import RoundRows, Row
+from telemetry.store.sql.driver import Row
+from telemetry.store.sql.mapping import RoundRows
 from telemetry.store.sql.sqlite import WAL_PAGES
 from telemetry.testing import OWNER, START, make_run
 from tests.postgres import PostgresServer

@@ -7,19 +7,20 @@ dictionary a row.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, lru_cache
 from itertools import chain, islice
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, Table, exc
+from sqlalchemy import Boolean, Connection, Table
 
-from telemetry.store.sql.mapping import Row
+from telemetry.store.sql.driver import Row, errors
 
 ROWS_A_STATEMENT: Final = 64
 """Of SQLite: a statement with so many rows takes two thirds of the time that as many of one row take.
 And no other thread of Python gets a turn in between, for which the next row would have to wait."""
+_GIVEN: Final = "telemetry_columns_given"
+"""What `Connection.info` keeps them under: as long as the driver keeps its statements."""
 
 
 def insert_rows(
@@ -32,33 +33,14 @@ def insert_rows(
 ) -> None:
     """Insert tuples in the order of ``columns``; with ``or_update`` over rows of the same key."""
     driver = connection.connection.driver_connection
-    with driver_errors(table.name):
+    with errors(connection, f"INSERT INTO {table.name}"):
         if isinstance(driver, sqlite3.Connection):
-            _insert_into_sqlite(driver, table, columns, rows, or_update)
+            given = connection.info.setdefault(_GIVEN, {}).setdefault(table.name, set())
+            _insert_into_sqlite(driver, table, columns, rows, or_update, given)
         else:
             from telemetry.store.sql import copying
 
             copying.insert_rows(driver, table, columns, rows, or_update=or_update)
-
-
-@contextmanager
-def driver_errors(table: str) -> Iterator[None]:
-    """Turn an error of the driver into what SQLAlchemy would make of it."""
-    try:
-        yield
-    except Exception as error:
-        if kind := _kind_of(error):
-            raise kind(f"INSERT INTO {table}", None, error) from error
-        raise
-
-
-def _kind_of(error: Exception) -> type[exc.DBAPIError] | None:
-    """What SQLAlchemy makes of a driver's error: both go by the names of PEP 249."""
-    for cls in type(error).__mro__:
-        kind = getattr(exc, cls.__name__, None)
-        if isinstance(kind, type) and issubclass(kind, exc.DBAPIError):
-            return kind
-    return None
 
 
 def _insert_into_sqlite(
@@ -67,10 +49,15 @@ def _insert_into_sqlite(
     columns: tuple[str, ...],
     rows: Iterable[Row],
     or_update: bool,
+    given: set[str],
 ) -> None:
+    """See `insert_rows`; ``given`` are the columns that had a value so far, and are added to."""
     most = driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(columns)
     waiting = iter(rows)
     while some := list(islice(waiting, ROWS_A_STATEMENT)):
+        parameters = _parameters(table, columns, some, given)
+        marks = tuple("?" if name in parameters else "NULL" for name in columns)
+        some = list(zip(*parameters.values(), strict=True))
         size = ROWS_A_STATEMENT
         start = 0
         while start < len(some):
@@ -78,14 +65,48 @@ def _insert_into_sqlite(
             while size > 1 and size > min(most, len(some) - start):
                 size //= 2
             values = tuple(chain.from_iterable(some[start : start + size]))
-            driver.execute(statement(table, columns, size, "?", or_update), values)
+            driver.execute(statement(table, columns, size, marks, or_update), values)
             start += size
 
 
+def _parameters(
+    table: Table, columns: tuple[str, ...], rows: Sequence[Row], given: set[str]
+) -> dict[str, Sequence[Any]]:
+    """The values by column, as the driver takes them soonest.
+
+    For a parameter that is None or a truth it looks for an adapter, which takes it ten times as long
+    as a number. So truths are given as the numbers that they are stored as, and a column in which no
+    row on this connection ever had a value is not given at all: it says NULL in the statement itself.
+    A column that had one once is given from then on, or there would be a statement for every mixture.
+    """
+    parameters: dict[str, Sequence[Any]] = {}
+    truths = _truths(table)
+    for name, values in zip(columns, zip(*rows, strict=True), strict=True):
+        if name not in given:
+            if values.count(None) == len(values):
+                continue
+            given.add(name)
+        parameters[name] = [*map(_NUMBER_OF.get, values)] if name in truths else values
+    return parameters
+
+
+_NUMBER_OF: Final[Mapping[bool | None, int | None]] = {True: 1, False: 0, None: None}
+
+
+@cache
+def _truths(table: Table) -> frozenset[str]:
+    return frozenset(column.name for column in table.columns if isinstance(column.type, Boolean))
+
+
 @lru_cache(maxsize=256)
-def statement(table: Table, columns: tuple[str, ...], rows: int, mark: str, or_update: bool) -> str:
-    """An insert of so many rows, in the words that SQLite and PostgreSQL share."""
-    row = f"({', '.join([mark] * len(columns))})"
+def statement(
+    table: Table, columns: tuple[str, ...], rows: int, marks: tuple[str, ...], or_update: bool
+) -> str:
+    """An insert of so many rows, in the words that SQLite and PostgreSQL share.
+
+    ``marks`` stand for the values of the columns.
+    """
+    row = f"({', '.join(marks)})"
     values = f"VALUES {', '.join([row] * rows)}"
     return insert_from(table, columns, values, or_update=or_update)
 

@@ -11,7 +11,7 @@ import psycopg
 from sqlalchemy import BigInteger, Boolean, Double, Integer, Table
 
 from telemetry.store.sql import bulk
-from telemetry.store.sql.mapping import Row
+from telemetry.store.sql.driver import Row
 from telemetry.store.sql.types import UtcDateTime
 
 COPY_FROM_ROWS: Final = 4
@@ -29,7 +29,7 @@ def insert_rows(
         return
     with driver.cursor() as cursor:
         if or_update or len(first) < COPY_FROM_ROWS:
-            text = bulk.statement(table, columns, 1, "%s", or_update)
+            text = bulk.statement(table, columns, 1, ("%s",) * len(columns), or_update)
             cursor.executemany(text, list(chain(first, waiting)))
             return
         statement, types = _plan(table, columns)

@@ -11,23 +11,25 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, CursorResult
+from sqlalchemy import Connection
 
 from telemetry.domain import utc_text
-from telemetry.store.sql import mapping
+from telemetry.store.sql import driver, mapping
 from telemetry.store.sql.mapping import RoundKey, Values
 
 KEYS_AT_ONCE: Final = 64
 """Rounds, or runs, in one statement."""
 _STATE: Final = ("status", "reason", "ended_at", "pruned_at", "writer")
+_LOCKED: Final = (*mapping.TOTALS_COLUMNS, *_STATE)
 
 
 def lock_runs(connection: Connection, run_ids: Iterable[str]) -> list[Values]:
     """State and totals of those runs that are there, locked in the order of their ids."""
     rows: list[Values] = []
     for some in _parts(sorted(set(run_ids))):
-        found = _execute(connection, _lock, some, some)
-        rows += [{**row, **_times(row, "ended_at", "pruned_at")} for row in found.mappings()]
+        for found in _execute(connection, _lock, some, some):
+            row = dict(zip(_LOCKED, found, strict=True))
+            rows.append(row | _times(row, "ended_at", "pruned_at"))
     return rows
 
 
@@ -37,14 +39,14 @@ def revisions(connection: Connection, keys: Iterable[RoundKey]) -> dict[RoundKey
     for some in _parts(list(set(keys))):
         parameters = [value for key in some for value in key]
         for row in _execute(connection, _revisions, some, parameters):
-            run_id, number, attempt, revision, closed = tuple(row)
+            run_id, number, attempt, revision, closed = row
             known[run_id, number, attempt] = revision, bool(closed)
     return known
 
 
 def hear(connection: Connection, run_ids: Iterable[str], now: datetime) -> None:
     """The servers of these runs live: something came from them."""
-    seen = utc_text(now) if _is_sqlite(connection) else now
+    seen = utc_text(now) if driver.is_sqlite(connection) else now
     for some in _parts(sorted(run_ids)):
         _execute(connection, _hear, some, [seen, *some])
 
@@ -85,17 +87,13 @@ def _hear(size: int, mark: str) -> str:
 
 def _execute(
     connection: Connection, statement: Any, of: Sequence[object], parameters: Sequence[object]
-) -> CursorResult[Any]:
-    mark = "?" if _is_sqlite(connection) else "%s"
-    return connection.exec_driver_sql(statement(len(of), mark), tuple(parameters))
+) -> list[driver.Row]:
+    mark = "?" if driver.is_sqlite(connection) else "%s"
+    return driver.execute(connection, statement(len(of), mark), tuple(parameters))
 
 
 def _parts(things: Sequence[Any]) -> list[Sequence[Any]]:
     return [things[at : at + KEYS_AT_ONCE] for at in range(0, len(things), KEYS_AT_ONCE)]
-
-
-def _is_sqlite(connection: Connection) -> bool:
-    return connection.dialect.name == "sqlite"
 
 
 def _times(row: Values, *names: str) -> dict[str, datetime | None]:

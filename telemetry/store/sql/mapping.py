@@ -38,8 +38,8 @@ from telemetry.domain import (
 )
 from telemetry.domain.frozen import in_order
 from telemetry.store.sql import tables
+from telemetry.store.sql.driver import Row
 
-Row = tuple[Any, ...]
 Values = Mapping[Any, Any]
 """A row by the names of its columns."""
 RoundKey = tuple[str, int, int]

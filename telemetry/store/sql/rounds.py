@@ -17,6 +17,7 @@ from telemetry.errors import RoundConflict, ValueRefused
 from telemetry.store import rules
 from telemetry.store.sql import direct, mapping, queries, runs, tables
 from telemetry.store.sql.bulk import insert_rows
+from telemetry.store.sql.driver import Row
 from telemetry.store.sql.mapping import RoundKey
 
 BESIDE_FROM_ROWS: Final = 1000
@@ -184,7 +185,7 @@ def _count(summary: RoundSummary, totals: dict[str, RunTotals]) -> float | None:
 def load(connection: Connection, key: RoundKey) -> RoundRecord | None:
     """A round with its rows; None where it is not stored, or without them."""
 
-    def rows(query: queries.Query) -> list[mapping.Row]:
+    def rows(query: queries.Query) -> list[Row]:
         return [tuple(row) for row in connection.execute(query)]
 
     found = connection.execute(queries.ROUND, queries.key_of(key)).first()
@@ -228,7 +229,7 @@ def close_open(connection: Connection, url: str, run_id: str, totals: RunTotals)
             runs.store_totals(connection, so_far)
 
 
-_Part = tuple[Table, tuple[str, ...], Callable[[Any], Iterable[mapping.Row]]]
+_Part = tuple[Table, tuple[str, ...], Callable[[Any], Iterable[Row]]]
 _ROUNDS: Final[_Part] = (tables.rounds, mapping.ROUND_COLUMNS, lambda rows: (rows.round,))
 _SMALL_PARTS: Final[tuple[_Part, ...]] = (
     (tables.round_phases, mapping.LAPS.columns, attrgetter("laps")),
@@ -281,5 +282,5 @@ def _stored_noise(connection: Connection, key: RoundKey) -> NoiseRecord | None:
     return mapping.noise_from_rows(_noise_rows(connection, key))
 
 
-def _noise_rows(connection: Connection, key: RoundKey) -> list[mapping.Row]:
+def _noise_rows(connection: Connection, key: RoundKey) -> list[Row]:
     return [tuple(row) for row in connection.execute(queries.NOISE, queries.key_of(key))]

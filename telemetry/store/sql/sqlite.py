@@ -17,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, 
 
 from telemetry.errors import StoreError
 from telemetry.progress import Tell, nobody
+from telemetry.store.sql import driver
 from telemetry.store.sql.files import file_lock, read_or_make_secret
 from telemetry.store.sql.problems import store_errors
 from telemetry.store.sql.schema import SHIPPED, Migrations, State
@@ -100,7 +101,7 @@ def _begin(connection: Connection) -> None:
     # A transaction that begins by reading and then writes fails at once if another process wrote in
     # between, whatever the timeout; one that takes the write lock first waits for it.
     writes = connection.get_execution_options().get(WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    driver.execute(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 # --- deletion ------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ from telemetry.store.sql import (
     runs,
     tables,
 )
+from telemetry.store.sql.driver import Row
 from telemetry.store.sql.exposing import Exposure
 from telemetry.store.sql.problems import store_errors
 from telemetry.store.sql.schema import SHIPPED, State
@@ -344,7 +345,7 @@ class SqlStore:
         rows = self._stream(queries.participants_of(run_id))
         return ((row[0], row[1], mapping.PARTICIPANTS.record(row[2:])) for row in rows)
 
-    def _stream(self, query: queries.Query) -> Iterator[mapping.Row]:
+    def _stream(self, query: queries.Query) -> Iterator[Row]:
         """Rows in chunks from a cursor on the server; the connection goes back with the last."""
         with self._reading() as connection:
             streaming = connection.execution_options(yield_per=queries.CHUNK_ROWS)

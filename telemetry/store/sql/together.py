@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Table
 
 from telemetry.store.sql import bulk, copying
-from telemetry.store.sql.mapping import Row
+from telemetry.store.sql.driver import Row, errors
 
 _encode: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
@@ -40,7 +40,10 @@ def insert_parts(connection: Connection, parts: Iterable[Part]) -> None:
     arrays = [_encode(part.rows) for part in filled]
     statement = _statement(tuple((part.table, part.columns, part.or_update) for part in filled))
     driver: Any = connection.connection.driver_connection
-    with bulk.driver_errors(filled[0].table.name), driver.cursor() as cursor:
+    with (
+        errors(connection, f"INSERT INTO {filled[0].table.name}"),
+        driver.cursor() as cursor,
+    ):
         cursor.execute(statement, arrays)
 
 
