@@ -31,6 +31,7 @@ from telemetry.domain import Owner
 from telemetry.errors import RunExists, SchemaOutdated, SchemaUnknown, StoreError
 from telemetry.store import Store, open_store
 from telemetry.store.deliveries import DeliveredRounds, DeliveredRun
+from telemetry.store.sql import driver
 from telemetry.store.sql.postgres import grant_reading, make_engine, open_postgres, parse
 from telemetry.store.sql.schema import REVISION, VERSION_TABLE, Migrations
 from telemetry.store.sql.tables import metadata
@@ -373,6 +374,29 @@ def test_a_server_that_comes_back_is_used_again():
             server.start()
             assert store.record_round(make_round(1)) is True
             assert store.renew_lease(RUN_ID, OWNER, START) is True
+
+
+def test_a_connection_that_is_lost_is_not_used_again(postgres_url: str):
+    """Whoever delivers learns why, and the next delivery has another one."""
+    with closing(open_store(postgres_url)) as store:
+        store.deliver([DeliveredRun(writer="", info=make_run())], START)
+        pid = "SELECT pg_backend_pid()"
+
+        def lose(process: int) -> None:
+            with store._writing() as connection:
+                assert driver.execute(connection, pid) == [(process,)]
+                with psycopg.connect(postgres_url) as other:
+                    other.execute("SELECT pg_terminate_backend(%s, 5000)", (process,))
+                driver.execute(connection, pid)
+
+        with store._writer.begin() as connection:  # the one that the store keeps
+            [[mine]] = driver.execute(connection, pid)
+        with pytest.raises(StoreError, match=r"administrator|closed the connection"):
+            lose(mine)
+        delivered = DeliveredRounds(writer="", run_id=RUN_ID, records=(make_round(1),))
+        assert store.deliver([delivered], START) == [1]
+        with store._writer.begin() as connection:
+            assert driver.execute(connection, pid) != [(mine,)]
 
 
 def test_a_lock_that_is_held_is_not_waited_for_for_ever(postgres_url: str):

@@ -481,6 +481,20 @@ def test_a_participant_keeps_its_own_facts(store: SqlStore):
     assert list(store.participants(RUN_ID)) == [(1, 1, whole)]
 
 
+def test_a_column_that_had_no_value_yet_takes_one_when_it_comes(store: SqlStore, path: Path):
+    """On one connection, where a statement has said NULL for it; and NULL where none is given later."""
+    record = make_round(1, clients={"1": 0.5, "2": 0.25})
+    bare, other = record.participants
+    whole = replace(bare, loopback=False, bytes_to=1, reason="none")
+    for number, participants in enumerate([(bare, other), (whole, other), (bare, other)], start=1):
+        store.record_round(make_round(number).model_copy(update={"participants": participants}))
+        assert store.round(RUN_ID, number).participants == participants
+    kept = asked(path, "SELECT train, loopback FROM participants ORDER BY round, position")
+    assert kept == [(1, None), (1, None), (1, 0), (1, None), (1, None), (1, None)]
+    kinds = asked(path, "SELECT DISTINCT typeof(train) FROM participants")
+    assert kinds == [("integer",)]
+
+
 # --- deletion ----------------------------------------------------------------------------------
 
 
