@@ -34,6 +34,7 @@ from telemetry.store.deliveries import DeliveredRounds, DeliveredRun
 from telemetry.store.sql import driver
 from telemetry.store.sql.postgres import grant_reading, make_engine, open_postgres, parse
 from telemetry.store.sql.schema import REVISION, VERSION_TABLE, Migrations
+from telemetry.store.sql.store import SqlStore
 from telemetry.store.sql.tables import metadata
 from telemetry.testing import OWNER, RUN_ID, START, make_round, make_run
 from tests.postgres import PostgresServer, postgres_server, wait_until_gone
@@ -379,6 +380,7 @@ def test_a_server_that_comes_back_is_used_again():
 def test_a_connection_that_is_lost_is_not_used_again(postgres_url: str):
     """Whoever delivers learns why, and the next delivery has another one."""
     with closing(open_store(postgres_url)) as store:
+        assert isinstance(store, SqlStore)
         store.deliver([DeliveredRun(writer="", info=make_run())], START)
         pid = "SELECT pg_backend_pid()"
 
