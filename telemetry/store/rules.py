@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
+from operator import attrgetter
 from typing import Any, Final
 
 from telemetry.digest import run_sha256
@@ -25,6 +26,8 @@ from telemetry.store.base import LEASE_EXPIRES_S
 GONE: Final = "the server went away without ending the run"
 """Why a run is marked ``interrupted``."""
 
+_node: Final = attrgetter("node_id")
+_report: Final = attrgetter("node_id", "phase", "reported_round")
 _EXPIRES: Final = timedelta(seconds=LEASE_EXPIRES_S)
 
 
@@ -60,11 +63,9 @@ def impossible(record: RoundRecord) -> str | None:
     """Why a round cannot be stored, in words; None if it can."""
     if record.closed and record.status == "running":
         return "is closed and still running"
-    nodes = {participant.node_id for participant in record.participants}
-    if len(nodes) < len(record.participants):
+    if len(set(map(_node, record.participants))) < len(record.participants):
         return "names a participant twice"
-    reports = {(report.node_id, report.phase, report.reported_round) for report in record.reports}
-    if len(reports) < len(record.reports):
+    if len(set(map(_report, record.reports))) < len(record.reports):
         return "holds two reports of one client, phase and round"
     return None
 

@@ -14,6 +14,7 @@ from telemetry.domain import ReportRecord, RoundRecord, sha256_of, utc_text
 from telemetry.domain.evidence import ROWS_AT_ONCE
 from telemetry.domain.times import utc_texts
 from telemetry.store import open_store
+from telemetry.store.deliveries import DeliveredRounds, DeliveredRun
 from telemetry.store.sql.rounds import BESIDE_FROM_ROWS
 from telemetry.testing import OWNER, START, make_report, make_round, make_run
 from tests import strategies
@@ -76,6 +77,51 @@ def test_a_large_round_is_stored_with_its_digest(kind: str, request: pytest.Fixt
         assert row.evidence_sha256 == plainly(record)
         assert row == record.summary(row.cumulative_emissions_kg)
         assert store.round(record.run_id, 1) == record
+
+
+@pytest.mark.parametrize("kind", ["sqlite_url", "postgres_url"])
+def test_large_rounds_among_small_ones_are_added_up_in_their_order(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    """A sum depends on it to the last bit; all databases agree with the store in memory."""
+    sizes = (2, BESIDE_FROM_ROWS, 3, BESIDE_FROM_ROWS + 1, BESIDE_FROM_ROWS, 1)
+    records = tuple(
+        make_round(number, clients={str(node): 0.1 / (node + number) for node in range(size)})
+        for number, size in enumerate(sizes, 1)
+    )
+    found = []
+    for url in ("memory://", request.getfixturevalue(kind)):
+        with closing(open_store(url)) as store:
+            store.deliver(
+                [
+                    DeliveredRun(writer="w", info=make_run()),
+                    DeliveredRounds(writer="w", run_id=records[0].run_id, records=records),
+                ],
+                START,
+            )
+            found.append((list(store.rounds(records[0].run_id)), store.run(records[0].run_id)))
+    assert found[0] == found[1]
+    sums = [row.cumulative_emissions_kg for row in found[1][0]]
+    assert sums == sorted(sums, key=lambda kg: kg or 0.0)
+    assert sums[-1] == found[1][1].totals.total_emissions_kg
+
+
+@pytest.mark.parametrize("kind", ["sqlite_url", "postgres_url"])
+def test_of_a_large_round_whose_figures_fail_nothing_is_stored(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Though its rows were handed over before; the next round is none the worse for it."""
+    good = make_round(1, clients={str(node): 0.5 for node in range(BESIDE_FROM_ROWS)})
+    bad = good.model_copy(
+        update={"reports": (*good.reports, make_report("x", 0.5, duration_s=float("nan")))}
+    )
+    with closing(open_store(request.getfixturevalue(kind))) as store:
+        store.start_run(make_run(), OWNER, START)
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            store.record_round(bad)
+        assert list(store.rounds(bad.run_id)) == []
+        assert store.record_round(good) is True
+        assert store.round(good.run_id, 1) == good
 
 
 # --- times ---------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    update,
 )
 
 from telemetry.domain import Owner
@@ -159,15 +158,6 @@ ROUND: Final = select(*_ROUND).where(_KEY)
 """The flat row of one round. Built once, like all in capitals here: asked for again and again, and
 building a statement takes longer than the database needs for it."""
 DELETE_ROUND: Final = delete(rounds).where(_KEY)
-STORE_DIGEST: Final = (
-    update(rounds)
-    .where(
-        rounds.c.run_id == bindparam("of_run"),
-        rounds.c.round == bindparam("of_round"),
-        rounds.c.attempt == bindparam("of_attempt"),
-    )
-    .values(evidence_sha256=bindparam("digest"))
-)
 
 
 def key_of(key: RoundKey) -> dict[str, Any]:

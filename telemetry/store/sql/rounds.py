@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, groupby
 from operator import attrgetter
 from time import sleep
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, update
+from sqlalchemy import Connection, Table
 
 from telemetry.domain import NoiseRecord, RoundRecord, RoundSummary, RunTotals
 from telemetry.errors import RoundConflict, ValueRefused
 from telemetry.store import rules
 from telemetry.store.sql import direct, mapping, queries, runs, tables
 from telemetry.store.sql.bulk import insert_rows
-from telemetry.store.sql.driver import Row
+from telemetry.store.sql.driver import Row, is_sqlite
 from telemetry.store.sql.mapping import RoundKey
 
 BESIDE_FROM_ROWS: Final = 1000
-"""Digests of smaller rounds are made before a thread would be there."""
-GIVE_WAY_S: Final = 0.0002
+"""Figures of smaller rounds are made before a thread would be there."""
+GIVE_WAY_S: Final = 0.0001
 TOGETHER_UP_TO_ROWS: Final = 500
 """Rows of clients that go to PostgreSQL by one statement; of more a COPY for each table is sooner."""
 
@@ -38,7 +37,7 @@ class RoundBatch:
         self._connection = connection
         self._url = url
         self._totals = totals
-        self._times_as_text = connection.dialect.name == "sqlite"
+        self._times_as_text = is_sqlite(connection)
         # In a process of its own, in which this one may go on meanwhile.
         self._server_works = not self._times_as_text
         self._stored: dict[RoundKey, tuple[int, bool] | None] = {}
@@ -105,22 +104,40 @@ class RoundBatch:
         )
 
     def _write_by_table(self, waiting: Sequence[RoundRecord], closed: Iterable[str]) -> None:
-        large = {key_of(one): one for one in waiting if self._server_works and _is_large(one)}
-        rows = [
-            self._rows(
-                one,
-                one.summary_with(None) if key_of(one) in large else one.summary(),
-                times_as_text=self._times_as_text,
-            )
-            for one in waiting
-        ]
-        _insert(self._connection, (_ROUNDS, *_SMALL_PARTS), rows)
-        with _digests_beside(large) as digests:
-            _insert(self._connection, _CLIENTS, rows)
-        for key, digest in digests.items():
-            of = dict(zip(("of_run", "of_round", "of_attempt"), key, strict=True))
-            self._connection.execute(queries.STORE_DIGEST, {**of, "digest": digest.result()})
+        # One after the other: a run's sum is made in the order of its rounds.
+        for large, some in groupby(waiting, lambda one: self._server_works and _is_large(one)):
+            if large:
+                for record in some:
+                    self._write_large(record)
+            else:
+                rows = [
+                    self._rows(one, one.summary(), times_as_text=self._times_as_text)
+                    for one in some
+                ]
+                _insert(self._connection, (_ROUNDS, *_SMALL_PARTS, *_CLIENTS), rows)
         runs.store_totals(self._connection, {run: self._totals[run] for run in sorted(closed)})
+
+    def _write_large(self, record: RoundRecord) -> None:
+        """Its figures are made from its clients' rows while the server takes these."""
+        # A round must be there before its clients are. It has the figures of one without any until
+        # its own are made; nobody sees it before the transaction ends.
+        empty = record.model_copy(update={"participants": (), "reports": ()})
+        rows = mapping.rows_from_round(empty, empty.summary_with(None), None)
+        _insert(self._connection, (_ROUNDS, *_SMALL_PARTS), [rows])
+        key = key_of(record)
+        figures: list[Future[RoundSummary]] = []
+        with ThreadPoolExecutor(1, "telemetry-figures") as beside:
+            participants = mapping.PARTICIPANTS.rows(
+                key, record.participant_columns, times_as_text=False
+            )
+            # Not before the first table's rows are handed over, or the two would take each other's
+            # turns: the server is at work on them for a while yet.
+            begin = lambda: figures.append(beside.submit(_figures_of, record))  # noqa: E731
+            _insert_records(self._connection, mapping.PARTICIPANTS, _then(participants, begin))
+            reports = mapping.REPORTS.rows(key, record.report_columns, times_as_text=False)
+            _insert_records(self._connection, mapping.REPORTS, reports)
+        (summary,) = (one.result() for one in figures)
+        _store_figures(self._connection, summary, _count(summary, self._totals))
 
     def _is_news(self, record: RoundRecord, waiting: RoundRecord | None) -> bool:
         if waiting is not None:
@@ -149,24 +166,17 @@ def _are_few(records: Sequence[RoundRecord]) -> bool:
 
 
 def _is_large(record: RoundRecord) -> bool:
-    return record.closed and len(record.reports) >= BESIDE_FROM_ROWS
+    return record.closed and record.client_rows and len(record.reports) >= BESIDE_FROM_ROWS
 
 
-@contextmanager
-def _digests_beside(
-    rounds: Mapping[RoundKey, RoundRecord],
-) -> Iterator[dict[RoundKey, Future[str | None]]]:
-    """The digests of large rounds, made in a thread while the database takes their rows."""
-    if not rounds:
-        yield {}
-        return
-    with ThreadPoolExecutor(1, "telemetry-digest") as beside:
-        yield {key: beside.submit(_digest_of, one) for key, one in rounds.items()}
+def _then(rows: Iterator[Row], do: Callable[[], object]) -> Iterator[Row]:
+    yield from rows
+    do()
 
 
-def _digest_of(record: RoundRecord) -> str | None:
+def _figures_of(record: RoundRecord) -> RoundSummary:
     # Whoever hands over the rows gets its turn at once, not after the interpreter's 5 ms.
-    return record.digest_of_rows(lambda: sleep(GIVE_WAY_S))
+    return record.summary_with(record.digest_of_rows(lambda: sleep(GIVE_WAY_S)))
 
 
 def key_of(record: RoundRecord | RoundSummary) -> RoundKey:
@@ -222,10 +232,7 @@ def close_open(connection: Connection, url: str, run_id: str, totals: RunTotals)
             batch.write()
         elif summary := load_summary(connection, key):  # without its rows
             closed = rules.summary_closed_by_interruption(summary)
-            values = mapping.round_row(closed, _count(closed, so_far))
-            row = dict(zip(mapping.ROUND_COLUMNS, values, strict=True))
-            where = queries.of_round(tables.rounds, key)
-            connection.execute(update(tables.rounds).where(where).values(row))
+            _store_figures(connection, closed, _count(closed, so_far))
             runs.store_totals(connection, so_far)
 
 
@@ -247,6 +254,21 @@ def _insert(
 ) -> None:
     for table, columns, rows_of in parts:
         insert_rows(connection, table, columns, chain.from_iterable(map(rows_of, rounds)))
+
+
+def _insert_records(
+    connection: Connection, kind: mapping.RecordTable[Any], rows: Iterable[Row]
+) -> None:
+    insert_rows(connection, kind.table, kind.columns, rows)
+
+
+def _store_figures(
+    connection: Connection, summary: RoundSummary, cumulative_emissions_kg: float | None
+) -> None:
+    """Over those of the same round; the rows of its clients stay."""
+    times_as_text = is_sqlite(connection)
+    row = mapping.round_row(summary, cumulative_emissions_kg, times_as_text=times_as_text)
+    insert_rows(connection, tables.rounds, mapping.ROUND_COLUMNS, [row], or_update=True)
 
 
 def _replaces(
