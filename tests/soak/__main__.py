@@ -135,9 +135,10 @@ def _judged(
     done = sum(trainee.completed for trainee in trainees)
     went_on = sum(trainee.resumed for trainee in trainees)
     killed = sum(trainee.killed for trainee in trainees)
+    refused = sum(trainee.refused for trainee in trainees)
     say(
         f"{sum(director.happened.values())} faults; {runs} runs with {rounds} rounds, {done} of them "
-        f"completed, {went_on} after a kill ({killed} kills of servers)"
+        f"completed, {went_on} after a kill ({killed} kills of servers), {refused} starts given up on a full disk"
     )
     longest, kept = held_up([trainee.folder for trainee in trainees])
     say(longest)

@@ -15,11 +15,9 @@ from typing import Final
 
 from tests.fedserver.services import ServiceProcess, limit_files
 from tests.postgres import PostgresServer
-from tests.soak.fleet import Trainee
+from tests.soak.fleet import FULL_BYTES, Trainee
 from tests.soak.proxy import FaultyProxy
 
-FULL_BYTES: Final = 4096
-"""No file may grow beyond this: a database cannot be written, a log neither."""
 RESTART_S: Final = 1.0
 
 
@@ -151,7 +149,7 @@ class Director:
                 self._told(fault, f"full disk of server {trainee.name}: there is none just now")
                 return
             self._told(fault, f"full disk of server {trainee.name} for {fault.seconds:.1f} s")
-            limit_files(process, FULL_BYTES)
+            trainee.fill_disk(process)
             self._last(fault.seconds)
             with suppress(ProcessLookupError):  # it has ended, or was killed
                 limit_files(process)

@@ -13,13 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from fedserver.cli import EXIT_WRONG
 from telemetry.store import open_store
 from tests.fedserver.clients import ClientThread, Script, wait_until
 from tests.fedserver.servers import ServerProcess
-from tests.fedserver.services import model_of, timed
+from tests.fedserver.services import limit_files, model_of, timed
 
 ROUNDS: Final = 40
 PATIENCE_S: Final = 60.0
+FULL_BYTES: Final = 4096
+"""No file may grow beyond this: a database cannot be written, a log neither."""
 RUN_S: Final = 120.0
 """A run that takes longer hangs."""
 OPTIONS: Final[dict[str, Any]] = {
@@ -71,8 +74,11 @@ class Trainee:
     completed: int = 0
     resumed: int = 0
     killed: int = 0
+    refused: int = 0
+    """Starts that a server gave up, in plain words, because its disk was full just then."""
     problems: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _without_disk: subprocess.Popen[str] | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir()
@@ -107,6 +113,11 @@ class Trainee:
     def process(self) -> subprocess.Popen[str] | None:
         """The server's, where there is one."""
         return None if self.server is None else self.server.process
+
+    def fill_disk(self, process: subprocess.Popen[str]) -> None:
+        """No file of the server may grow from now on."""
+        self._without_disk = process
+        limit_files(process, FULL_BYTES)
 
     def metrics_url(self) -> str | None:
         """Where it is scraped; None before it says so."""
@@ -146,6 +157,9 @@ class Trainee:
             found = re.search(r"run (\S+) \(\S+\): clients may connect", server.log)
             run_id = resume if found is None else found.group(1)
             return run_id if run_id is not None and self._may_resume(run_id) else None
+        if code == EXIT_WRONG and server.process is self._without_disk and _gave_up(server):
+            self.refused += 1
+            return resume
         if code != 0:
             self.problems.append(f"a server ended with {code}:\n{server.log[-2000:]}")
             return None
@@ -164,6 +178,11 @@ class Trainee:
             return False
         with closing(open_store(self.store_url)) as store:
             return store.run(run_id).status != "completed"
+
+
+def _gave_up(server: ServerProcess) -> bool:
+    """Whether it said why it does not start, and nothing like a traceback."""
+    return "\nerror: " in f"\n{server.log}" and "Traceback" not in server.log
 
 
 def _says(server: ServerProcess, pattern: str) -> Callable[[], bool]:

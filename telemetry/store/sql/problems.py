@@ -12,6 +12,7 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from telemetry.errors import SchemaUnknown, StoreError, ValueRefused
 
 _NO_DATABASE: Final = "not a database"
+_DISK_ERROR: Final = "disk i/o error"
 _MEANINGS: Final = (
     ("locked", "another process keeps the database locked"),
     ("lock timeout", "another process keeps the run locked"),
@@ -20,7 +21,7 @@ _MEANINGS: Final = (
     ("unable to open database file", "the file cannot be opened, or its directory not written"),
     (_NO_DATABASE, "the file is not an SQLite database; it is left as it is"),
     ("malformed", "the database is damaged"),
-    ("disk i/o error", "the disk reports an error"),
+    (_DISK_ERROR, "the disk reports an error"),
     ("no space left", "the disk is full"),
     ("no such file or directory", "the directory does not exist"),
     ("permission denied", "the directory cannot be written"),
@@ -61,4 +62,7 @@ def meaning(error: BaseException) -> str:
         return f"its directory, or a file in it, cannot be used: {cause.strerror or cause}"
     said = (str(cause).splitlines() or [type(cause).__name__])[0]
     lower = said.lower()
-    return next((means for part, means in _MEANINGS if part in lower), said)
+    means = next((means for part, means in _MEANINGS if part in lower), said)
+    # Which of SQLite's thirty-odd it was: a full disk shows as an error of the disk in some places.
+    which = getattr(cause, "sqlite_errorname", None) if _DISK_ERROR in lower else None
+    return means if which is None else f"{means} ({which})"

@@ -130,10 +130,13 @@ class RoundBatch:
             participants = mapping.PARTICIPANTS.rows(
                 key, record.participant_columns, times_as_text=False
             )
-            # Not before the first table's rows are handed over, or the two would take each other's
-            # turns: the server is at work on them for a while yet.
-            begin = lambda: figures.append(beside.submit(_figures_of, record))  # noqa: E731
-            _insert_records(self._connection, mapping.PARTICIPANTS, _then(participants, begin))
+            _insert_records(
+                self._connection,
+                mapping.PARTICIPANTS,
+                # Not before the first table's rows are handed over, or the two would take each
+                # other's turns: the server is at work on them for a while yet.
+                _then(participants, lambda: figures.append(beside.submit(_figures_of, record))),
+            )
             reports = mapping.REPORTS.rows(key, record.report_columns, times_as_text=False)
             _insert_records(self._connection, mapping.REPORTS, reports)
         (summary,) = (one.result() for one in figures)
