@@ -11,13 +11,14 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from fedserver_hooks.recorder import RoundRecorder
 from fedserver_hooks.run_end import Ending
-from telemetry.domain import RoundRecord, RowlessRound
+from telemetry.domain import RoundRecord, RowlessRound, RunStatus
 from telemetry.errors import RoundConflict, TelemetryError
 from telemetry.store import Store
 
@@ -26,19 +27,29 @@ logger = logging.getLogger(__name__)
 FILE_NAME: Final = "undelivered.json"
 
 
+class _Content(BaseModel):
+    """What stands in a file, be it one of another version: its rounds are read one by one."""
+
+    run_id: str
+    status: RunStatus
+    ended_at: AwareDatetime | None
+    reason: str | None
+    rounds: list[dict[str, Any]]
+
+
 def keep(folder: Path, run_id: str, rounds: Sequence[RoundRecord], ending: Ending | None) -> Path:
     """Write what could not be stored, be it the run's end alone; raises OSError."""
-    content = {
-        "run_id": run_id,
-        "status": ending.status if ending else "interrupted",
-        "ended_at": ending.ended_at.isoformat() if ending else None,
-        "reason": ending.reason if ending else None,
-        "rounds": [json.loads(_kept_form(record).model_dump_json()) for record in rounds],
-    }
+    content = _Content(
+        run_id=run_id,
+        status=ending.status if ending else "interrupted",
+        ended_at=ending.ended_at if ending else None,
+        reason=ending.reason if ending else None,
+        rounds=[json.loads(_kept_form(record).model_dump_json()) for record in rounds],
+    )
     path = folder / FILE_NAME
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
+    part.write_text(content.model_dump_json(), encoding="utf-8")
     os.replace(part, path)
     return path
 
@@ -79,16 +90,18 @@ def deliver(output_dir: Path, store: Store) -> int:
     for path in sorted(output_dir.glob(f"*/{FILE_NAME}")):
         try:
             delivered += _deliver(path, store)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            logger.warning("%s is not read and stays: %s: %s", path, where, first["msg"])
         except (OSError, ValueError, TelemetryError) as error:
             logger.warning("%s could not be delivered and stays: %s", path, error)
-        except Exception:  # whatever stands in an old file must not keep a server from starting
-            logger.warning("%s could not be delivered and stays", path, exc_info=True)
     return delivered
 
 
 def _deliver(path: Path, store: Store) -> int:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    records = [_read(item) for item in content["rounds"]]
+    content = _Content.model_validate_json(path.read_bytes())
+    records = [_read(item) for item in content.rounds]
     refused = 0
     for record in records:
         try:
@@ -96,9 +109,8 @@ def _deliver(path: Path, store: Store) -> int:
         except RoundConflict as error:  # somebody closed it meanwhile, with less in it
             refused += 1
             logger.warning("%s: %s", path, error)
-    if content["ended_at"] is not None:
-        ended_at = datetime.fromisoformat(content["ended_at"])
-        store.finish_run(content["run_id"], content["status"], ended_at, content["reason"])
+    if content.ended_at is not None:
+        store.finish_run(content.run_id, content.status, content.ended_at, content.reason)
     # Last of all: what raised above finds its file again.
     if refused:
         kept = path.rename(_free_name(path.with_suffix(".conflict")))

@@ -156,7 +156,9 @@ def bind_http(
         owner=recorder.owner,
     )
     return check(
-        lambda: EmbeddedHttp(app, http.host, http.port), HttpAddressError, "telemetry.http.port"
+        lambda: EmbeddedHttp(app, http.host, http.port, failures=recorder.failures),
+        HttpAddressError,
+        "telemetry.http.port",
     )
 
 

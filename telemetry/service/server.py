@@ -12,8 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from telemetry.errors import HttpAddressError
-
-logger = logging.getLogger(__name__)
+from telemetry.writer import Failures
 
 BACKLOG: Final = 128
 MAX_PORT: Final = 65535
@@ -28,10 +27,19 @@ class EmbeddedHttp:
     """Serves an ASGI application on ``host`` and ``port`` (0: any free one) until `stop`.
 
     The address is taken at once, so that one that cannot be had raises `HttpAddressError` before
-    anything is started. Signals stay with the program around it; nothing is printed.
+    anything is started. Signals stay with the program around it; nothing is printed. Should it end
+    by itself, that is one of ``failures``, under the stage ``scrape``.
     """
 
-    def __init__(self, app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        failures: Failures | None = None,
+    ) -> None:
+        self._failures = failures or Failures()
         self._socket = listen(host, port)
         name = self._socket.getsockname()
         self._socket_name: tuple[str, int] = name[0], name[1]
@@ -99,8 +107,8 @@ class EmbeddedHttp:
     def _serve(self) -> None:
         try:
             self._server.run(sockets=[self._socket])
-        except Exception:  # the edge of the thread: training must not hear of it
-            logger.warning("the HTTP server ended; training goes on", exc_info=True)
+        except Exception as error:  # noqa: BLE001 - the edge of the thread: training must not hear of it
+            self._failures.note("scrape", "the HTTP server ended", error=error)
         finally:
             self._ready.set()
 

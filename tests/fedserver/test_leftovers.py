@@ -158,4 +158,7 @@ def test_a_file_that_cannot_be_read_stays_and_stops_nothing(
         assert deliver(tmp_path, store) == 1
     assert rounds(store) == [1]
     assert odd.read_text() == text
-    assert [str(odd) in record.getMessage() for record in caplog.records] == [True]
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith(f"{odd} is not read and stays: ")
+    assert "\n" not in message
+    assert [record.exc_info for record in caplog.records] == [None]

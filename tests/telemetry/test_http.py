@@ -22,6 +22,7 @@ from telemetry.service.guards import SECURITY_HEADERS, host_name, is_loopback
 from telemetry.service.server import EmbeddedHttp
 from telemetry.store.memory import InMemoryStore
 from telemetry.testing import make_round
+from telemetry.writer import Failures
 from tests.telemetry.views import a_run, registry_of
 from tests.tools import has_ipv6_loopback
 
@@ -311,6 +312,19 @@ def test_it_stops_at_once_and_frees_its_port(registry: CollectorRegistry) -> Non
     started = set(threading.enumerate()) - threads
     assert not [thread for thread in started if thread.name == "telemetry-http"]
     EmbeddedHttp(create_app(CollectorRegistry()), "127.0.0.1", port).stop()
+
+
+def test_a_server_that_ends_by_itself_is_a_failure_that_counts(
+    registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here for want of its socket; the error stays in its thread."""
+    failures = Failures()
+    server = EmbeddedHttp(create_app(registry), failures=failures)
+    server.stop()
+    with pytest.raises(HttpAddressError, match="did not start"):
+        server.start()
+    assert failures.counts == {"scrape": 1}
+    assert "the HTTP server ended" in caplog.text
 
 
 def test_a_scrape_that_hangs_does_not_hold_up_the_end() -> None:
