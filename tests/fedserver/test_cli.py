@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from telemetry.store import open_store
 from tests.fedserver.clients import ROOT
 
 
@@ -133,6 +135,19 @@ def test_an_unusable_database_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "t.db").write_text("this is a text file, and long enough to be looked at " * 20)
     foreign = fedserver("run", "--set", "telemetry.database_url=sqlite:///t.db", cwd=tmp_path)
     refused(foreign, "telemetry.database_url", "t.db")
+
+
+def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
+    """No file can grow: SQLite cannot make the one that its readers share."""
+    url = f"sqlite:///{tmp_path / 't.db'}"
+    open_store(url).close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # inherited
+    try:
+        full = fedserver("run", "--set", f"telemetry.database_url={url}", cwd=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    refused(full, "telemetry.database_url", "the disk reports an error (SQLITE_IOERR_SHMSIZE)")
 
 
 def test_a_missing_or_broken_model_is_one_message(tmp_path: Path) -> None:
