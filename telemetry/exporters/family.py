@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import Final, Generic, Literal, TypeVar
 
@@ -96,8 +97,13 @@ def add(metric: Metric, labels: Labels, value: float | Histogram | Distribution)
 
 def _buckets(bounds: Sequence[float], counts: Iterable[int]) -> list[tuple[str, float]]:
     """Upper bound and number of observations up to it, ``+Inf`` last."""
-    named = [*map(floatToGoString, bounds), "+Inf"]
-    return list(zip(named, accumulate(counts), strict=True))
+    return list(zip(_named(tuple(bounds)), accumulate(counts), strict=True))
+
+
+@cache
+def _named(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    """Made once: there are three sets of bounds, and a histogram for each run."""
+    return (*map(floatToGoString, bounds), "+Inf")
 
 
 _EMPTY: Final[Mapping[str, Callable[[str, str, Sequence[str]], Metric]]] = {

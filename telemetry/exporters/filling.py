@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 
 from telemetry.domain import RoundSummary
 from telemetry.exporters.family import Family, Labels, add
-from telemetry.exporters.samples import EachRound, RunView
+from telemetry.exporters.samples import OfClosedRounds, RunView
 
 _Kept = tuple[Sequence[RoundSummary], Labels, list[Any]]
 """Closed rounds of a run, its training metrics, and the samples that a family made of them."""
@@ -42,7 +42,7 @@ class Filling:
         for view in views:
             if family.tracked_only and not view.tracked:
                 continue
-            if isinstance(family.samples, EachRound):
+            if isinstance(family.samples, OfClosedRounds):
                 key = family.name, view.run_id
                 kept[key] = _still(self._kept.get(key), view) or _made(family, view)
                 metric.samples += kept[key][2]

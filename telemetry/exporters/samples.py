@@ -7,6 +7,7 @@ the open round shows in gauges only. What is unknown has no sample.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,7 @@ from telemetry.store.rules import lease_expired
 
 CLOSED_STATUSES: Final[tuple[RoundStatus, ...]] = ("completed", "partial", "failed", "interrupted")
 CLIENTS_SOURCE: Final = "effective: counted emissions of the last round with energies ÷ energy"
+SPLITS: Final = ("train", "evaluate")
 MAX_OWN_METRIC_NAMES: Final = 16
 """Training metrics shown of a run that named none: the first so many that it sent."""
 
@@ -236,11 +238,6 @@ def budget_used_ratio(view: RunView) -> float | None:
     return used_ratio(spent_kg, view.exposed.run.info.budget_kg)
 
 
-def marginal(view: RunView) -> Iterator[Sample]:
-    """Of the last closed round, where it made the model better than any before."""
-    return _one(marginal_g_per_point(view.exposed.rounds, view.exposed.run.info.value_metric))
-
-
 def distribution(view: RunView) -> Iterator[Sample]:
     """Over clients and closed rounds."""
     yield (), view.exposed.run.totals.client_histogram
@@ -348,26 +345,45 @@ def training(view: RunView) -> Iterator[Sample]:
     for row in view.rounds_newest_first:
         for labels, value in metrics_of(row, names):
             newest.setdefault(labels, value)
+        if len(newest) == len(SPLITS) * len(names):
+            break  # older rounds can tell nothing more
     yield from newest.items()
 
 
 def metrics_of(row: RoundSummary, names: Labels) -> Iterator[tuple[Labels, float]]:
     """Those of one round, by (name, split)."""
-    for split, values in (("train", row.train_metrics), ("evaluate", row.evaluate_metrics)):
+    for split, values in zip(SPLITS, (row.train_metrics, row.evaluate_metrics), strict=True):
         for name in names:
             if name in values:
                 yield (name, split), values[name]
 
 
-# --- each round ------------------------------------------------------------------------------
+# --- closed rounds ------------------------------------------------------------------------------
+
+
+class OfClosedRounds(ABC):
+    """Samples of closed rounds alone: the same ones as long as those and the run's metrics are."""
+
+    @abstractmethod
+    def __call__(self, view: RunView) -> Iterator[Sample]:
+        """The samples."""
+
+
+class Marginal(OfClosedRounds):
+    """Of the last closed round, where it made the model better than any before."""
+
+    def __call__(self, view: RunView) -> Iterator[Sample]:
+        """Grams per point, if it did."""
+        return _one(marginal_g_per_point(view.exposed.rounds, view.exposed.run.info.value_metric))
+
 
 OfRound = Callable[[RoundSummary, Labels], Iterator[Sample]]
 """Samples of one round, without its number, given the names of the run's training metrics."""
 
 
 @dataclass(frozen=True, slots=True)
-class EachRound:
-    """Samples over the closed rounds: the same ones as long as those and the names are the same."""
+class EachRound(OfClosedRounds):
+    """Samples of each of them."""
 
     of_round: OfRound
 
@@ -403,6 +419,7 @@ def _energy_of_round(row: RoundSummary, _: Labels) -> Iterator[Sample]:
     return _by_label(parts, JOULES_PER_KWH)
 
 
+marginal: Final = Marginal()
 round_emissions: Final = EachRound(_emissions_of_round)
 round_energy: Final = EachRound(_energy_of_round)
 round_training: Final = EachRound(metrics_of)
