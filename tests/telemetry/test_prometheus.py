@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -370,6 +371,25 @@ def test_a_point_of_progress_has_a_price(
     a_run(store, make_round(0), *rounds, value_metric=metric)
     found = value(samples(registry_of(store)), "fl_emissions_marginal_co2eq_grams_per_point")
     assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_later_page_is_that_of_a_server_that_was_never_asked_before(store: Store) -> None:
+    """What is remembered from page to page is what would be made anew, as rounds come and change."""
+    a_run(store)
+    asked_before = registry_of(store)
+    pages = []
+    for record in (
+        make_round(0),
+        make_round(1, clients={"a": 0.1}, evaluate_metrics={"accuracy": 0.5}),
+        make_round(2, clients={"a": 0.2}, evaluate_metrics={"accuracy": 0.7}),
+        make_round(3, clients={"a": 0.3}, train_metrics={"loss": 1.0, "f1": 0.1}, closed=False),
+        make_round(3, clients={"a": 0.3}, train_metrics={"loss": 2.0, "f1": 0.2}, revision=1),
+        make_round(3, attempt=2, clients={"a": 0.4}, evaluate_metrics={"accuracy": 0.9}),
+    ):
+        store.record_round(record)
+        pages.append(samples(asked_before))
+        assert pages[-1] == samples(registry_of(store))
+    assert all(one != other for one, other in pairwise(pages))
 
 
 def test_the_clients_intensity_is_what_their_figures_come_to(store: Store) -> None:
