@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -298,10 +298,14 @@ def assert_same(service: Store, server: Store, run_ids: Iterable[str] | None = N
         assert_same_run(service, server, run_id)
 
 
-def assert_same_run(service: Store, server: Store, run_id: str) -> None:
+FACTS = ("info", "status", "reason", "ended_at", "totals", "sha256")
+
+
+def assert_same_run(
+    service: Store, server: Store, run_id: str, facts: Sequence[str] = FACTS
+) -> None:
     """`assert_same` of one run."""
     here, there = service.run(run_id), server.run(run_id)
-    facts = ("info", "status", "reason", "ended_at", "totals", "sha256")
     for name in facts:
         assert getattr(here, name) == getattr(there, name), (run_id, name)
     assert list(service.rounds(run_id)) == list(server.rounds(run_id))

@@ -26,7 +26,7 @@ from telemetry.domain.parts import (
 )
 from telemetry.domain.round import RoundRecord
 from telemetry.domain.rowless import RowlessRound
-from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun
+from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun, total_with
 from telemetry.domain.summary import RoundSummary
 from telemetry.domain.times import UTC_TEXT_LENGTH, utc_text, utc_texts
 from telemetry.domain.vocabulary import (
@@ -111,6 +111,7 @@ __all__ = [
     "metered_part",
     "sha256_of",
     "sum_known",
+    "total_with",
     "utc_now",
     "utc_text",
     "utc_texts",

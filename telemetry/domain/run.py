@@ -74,7 +74,7 @@ class RunTotals:
                 self.clients_emissions_kg,
                 closed.clients_emissions_kg if closed.client_histogram.count else None,
             ),
-            total_emissions_kg=_add(self.total_emissions_kg, closed.measured_emissions_kg),
+            total_emissions_kg=total_with(self.total_emissions_kg, closed),
             phase_energy_kwh=MappingProxyType(
                 {
                     phase: _add(self.phase_energy_kwh[phase], closed.phase_energy_kwh[phase])
@@ -103,6 +103,11 @@ class RunTotals:
     def with_late_reports(self, count: int) -> RunTotals:
         """These totals and ``count`` more reports that found no open round."""
         return replace(self, reports_late=self.reports_late + count)
+
+
+def total_with(total_emissions_kg: float | None, closed: RoundSummary) -> float | None:
+    """A run's measured total with one more closed round: that round's cumulative figure."""
+    return _add(total_emissions_kg, closed.measured_emissions_kg)
 
 
 def _add(total: float | None, value: float | None) -> float | None:

@@ -69,6 +69,9 @@ class MemoryRun:
 
     def seal(self) -> None:
         """Write the seal of a run that has ended; of one that runs, none."""
+        if self.stored.ended_at is not None:
+            for row in rules.wrongly_added(self.summaries(closed=True)):
+                self.rounds[row.round, row.attempt] = row
         sha256 = rules.sealed(self.stored, self.summaries(closed=True))
         self.stored = replace(self.stored, sha256=sha256)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
+from heapq import merge
 from operator import attrgetter
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from telemetry.domain import (
     RunEnd,
     RunStatus,
     StoredRun,
+    total_with,
 )
 from telemetry.errors import RunNotFound
 from telemetry.store.base import LEASE_EXPIRES_S
@@ -143,6 +145,33 @@ def sealed(run: StoredRun, rounds: Iterable[RoundSummary]) -> str | None:
     if run.ended_at is None:
         return None
     return run_sha256(run.info, run.status, run.reason, run.ended_at, rounds)
+
+
+def in_order(rounds: Iterable[RoundSummary]) -> Iterator[RoundSummary]:
+    """Closed rounds of a run in the order in which its server closed them, told by themselves alone.
+
+    Of one attempt each, they were closed by number, whatever a clock said: a server plays them so. Only
+    how the attempts of a run that was resumed lie among each other do the times tell.
+    """
+    by_attempt: dict[int, list[RoundSummary]] = {}
+    for row in sorted(rounds, key=lambda row: (row.attempt, row.round)):
+        by_attempt.setdefault(row.attempt, []).append(row)
+    return merge(*by_attempt.values(), key=lambda row: row.ended_at)
+
+
+def wrongly_added(rounds: Iterable[RoundSummary]) -> list[RoundSummary]:
+    """Those whose cumulative figure is not that of rounds which come in their order, with the right one.
+
+    The run's totals are no part of it: in another order they may be less in their last digit, and a
+    counter on ``/metrics`` never falls, not by that either.
+    """
+    total: float | None = None
+    wrong = []
+    for row in in_order(rounds):
+        total = total_with(total, row)
+        if row.cumulative_emissions_kg != total:
+            wrong.append(replace(row, cumulative_emissions_kg=total))
+    return wrong
 
 
 def require_end(status: RunStatus) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, groupby
 from operator import attrgetter
 from time import sleep
@@ -140,7 +141,8 @@ class RoundBatch:
             reports = mapping.REPORTS.rows(key, record.report_columns, times_as_text=False)
             _insert_records(self._connection, mapping.REPORTS, reports)
         (summary,) = (one.result() for one in figures)
-        _store_figures(self._connection, summary, _count(summary, self._totals))
+        counted = replace(summary, cumulative_emissions_kg=_count(summary, self._totals))
+        runs.store_figures(self._connection, [counted])
 
     def _is_news(self, record: RoundRecord, waiting: RoundRecord | None) -> bool:
         if waiting is not None:
@@ -235,7 +237,8 @@ def close_open(connection: Connection, url: str, run_id: str, totals: RunTotals)
             batch.write()
         elif summary := load_summary(connection, key):  # without its rows
             closed = rules.summary_closed_by_interruption(summary)
-            _store_figures(connection, closed, _count(closed, so_far))
+            counted = replace(closed, cumulative_emissions_kg=_count(closed, so_far))
+            runs.store_figures(connection, [counted])
             runs.store_totals(connection, so_far)
 
 
@@ -263,15 +266,6 @@ def _insert_records(
     connection: Connection, kind: mapping.RecordTable[Any], rows: Iterable[Row]
 ) -> None:
     insert_rows(connection, kind.table, kind.columns, rows)
-
-
-def _store_figures(
-    connection: Connection, summary: RoundSummary, cumulative_emissions_kg: float | None
-) -> None:
-    """Over those of the same round; the rows of its clients stay."""
-    times_as_text = is_sqlite(connection)
-    row = mapping.round_row(summary, cumulative_emissions_kg, times_as_text=times_as_text)
-    insert_rows(connection, tables.rounds, mapping.ROUND_COLUMNS, [row], or_update=True)
 
 
 def _replaces(

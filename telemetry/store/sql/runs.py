@@ -8,12 +8,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from telemetry.domain import Owner, RunInfo, RunStatus, RunTotals, StoredRun
+from telemetry.domain import Owner, RoundSummary, RunInfo, RunStatus, RunTotals, StoredRun
 from telemetry.errors import RunDeleted, RunIsLive, RunNotFound
 from telemetry.progress import Tell, counted
 from telemetry.store import rules
 from telemetry.store.sql import acknowledged, direct, mapping, queries, tables
 from telemetry.store.sql.bulk import insert_rows
+from telemetry.store.sql.driver import is_sqlite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +108,22 @@ def seal(connection: Connection, run_id: str) -> None:
     if run is None or run.ended_at is None:
         return
     rows = connection.execute(queries.rounds_of(run_id, closed_only=True))
-    summaries = (mapping.summary_from_row(tuple(row)) for row in rows)
-    sha256 = rules.sealed(run, summaries)
+    closed = [mapping.summary_from_row(tuple(row)) for row in rows]
+    right = {(row.round, row.attempt): row for row in rules.wrongly_added(closed)}
+    store_figures(connection, right.values())
+    sha256 = rules.sealed(run, [right.get((row.round, row.attempt), row) for row in closed])
     of_run = tables.runs.c.run_id == run_id
     connection.execute(update(tables.runs).where(of_run).values(sha256=sha256))
     acknowledged.reopen(connection, run_id)
+
+
+def store_figures(connection: Connection, rounds: Iterable[RoundSummary]) -> None:
+    """Over those of the same rounds, which are there; the rows of their clients stay."""
+    as_text = is_sqlite(connection)
+    rows = [
+        mapping.round_row(one, one.cumulative_emissions_kg, times_as_text=as_text) for one in rounds
+    ]
+    insert_rows(connection, tables.rounds, mapping.ROUND_COLUMNS, rows, or_update=True)
 
 
 def end(
