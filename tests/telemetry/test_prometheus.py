@@ -389,6 +389,17 @@ def test_a_later_page_is_that_of_a_server_that_was_never_asked_before(store: Sto
         store.record_round(record)
         pages.append(samples(asked_before))
         assert pages[-1] == samples(registry_of(store))
+    for number in (5, 4):
+        store.record_round(make_round(number, clients={"a": 0.1 * number}))
+        assert samples(asked_before) == samples(registry_of(store))
+    store.finish_run(RUN_ID, "completed", START)  # puts running totals in order
+    pages.append(samples(asked_before))
+    assert pages[-1] == samples(registry_of(store))
+    cumulative = "fl_round_cumulative_emissions_co2eq_grams"
+    fourth, fifth = (value(pages[-1], cumulative, round=number) for number in ("4", "5"))
+    assert fourth is not None
+    assert fifth is not None
+    assert fourth < fifth
     assert all(one != other for one, other in pairwise(pages))
 
 

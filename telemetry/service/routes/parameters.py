@@ -21,7 +21,8 @@ FromQuery = Annotated[
         alias="from",
         ge=0,
         lt=2**31,
-        description="Rounds from this number on: closed ones never change and need no second asking.",
+        description="Rounds from this number on: while a run lasts, closed ones do not change and need "
+        "no second asking. Its end puts cumulative figures in order where rounds came otherwise.",
     ),
 ]
 DEFAULT_LIMIT: Final = 100

@@ -24,9 +24,10 @@ class _Shown:
 
 
 class Exposure:
-    """See `Store.exposed`. Remembers the closed rounds that it showed last: they never change.
+    """See `Store.exposed`. Remembers the closed rounds that it showed last.
 
-    Whether there are others is told by the run's totals, which count them.
+    Whether there are others is told by the run's totals, which count them. They do not change but for
+    cumulative figures that are put in order when the run is sealed, and the seal tells that.
     """
 
     def __init__(self) -> None:
@@ -55,7 +56,8 @@ class Exposure:
     ) -> dict[str, Rounds]:
         before = self._shown
         states = {
-            run.run_id: (sum(run.totals.rounds.values()), run.pruned_at, max_rounds) for run in runs
+            run.run_id: (sum(run.totals.rounds.values()), run.sha256, run.pruned_at, max_rounds)
+            for run in runs
         }
         known = {
             run_id: before[run_id]
