@@ -39,17 +39,17 @@ class _Content(BaseModel):
 
 def keep(folder: Path, run_id: str, rounds: Sequence[RoundRecord], ending: Ending | None) -> Path:
     """Write what could not be stored, be it the run's end alone; raises OSError."""
-    content = _Content(
-        run_id=run_id,
-        status=ending.status if ending else "interrupted",
-        ended_at=ending.ended_at if ending else None,
-        reason=ending.reason if ending else None,
-        rounds=[json.loads(_kept_form(record).model_dump_json()) for record in rounds],
-    )
+    content = {
+        "run_id": run_id,
+        "status": ending.status if ending else "interrupted",
+        "ended_at": ending.ended_at.isoformat() if ending else None,
+        "reason": ending.reason if ending else None,
+        "rounds": [json.loads(_kept_form(record).model_dump_json()) for record in rounds],
+    }
     path = folder / FILE_NAME
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(content.model_dump_json(), encoding="utf-8")
+    part.write_text(json.dumps(content), encoding="utf-8")
     os.replace(part, path)
     return path
 
@@ -96,11 +96,13 @@ def deliver(output_dir: Path, store: Store) -> int:
             logger.warning("%s is not read and stays: %s: %s", path, where, first["msg"])
         except (OSError, ValueError, TelemetryError) as error:
             logger.warning("%s could not be delivered and stays: %s", path, error)
+        except Exception:  # whatever stands in an old file must not keep a server from starting
+            logger.warning("%s could not be delivered and stays", path, exc_info=True)
     return delivered
 
 
 def _deliver(path: Path, store: Store) -> int:
-    content = _Content.model_validate_json(path.read_bytes())
+    content = _Content.model_validate(json.loads(path.read_bytes()))
     records = [_read(item) for item in content.rounds]
     refused = 0
     for record in records:

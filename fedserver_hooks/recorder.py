@@ -171,7 +171,7 @@ class RoundRecorder:
         self._open.turn_over(ended, None)
         self._tell(events.Over(status, ended))
         ended_at = max(self.run.started_at, datetime.fromtimestamp(ended, UTC))
-        self.ending = Ending(status, ended_at, reason)
+        self.ending = Ending(status, ended_at, None if reason is None else _text(reason))
         self._end.write(self.ending, self._open.unplaced, timeout_s)
         self._ledger.close()
 
@@ -242,7 +242,7 @@ class RoundRecorder:
     @harmless
     def round_failed(self, reason: str) -> None:
         """The round has no new model, and why; the first reason stands."""
-        self._open.failed(reason)
+        self._open.failed(_text(reason))
 
     @harmless
     def privacy(self, epsilon: float | None, noise: NoiseRecord | None) -> None:
@@ -400,3 +400,8 @@ class RoundRecorder:
             self.failures.note("meter", failure.reason)
         else:
             self.failures.note("meter", f"the server is not metered: {failure.reason}")
+
+
+def _text(words: str) -> str:
+    """As any store takes it: half a character, as in the name of a file, is none."""
+    return words.encode("utf-8", "replace").decode()

@@ -27,7 +27,7 @@ class PendingRound:
 
     @property
     def closing_order(self) -> tuple[bool, float, datetime, int, int]:
-        """Sorts rounds as they were closed, so that a receiver adds them up in the same order.
+        """Sorts rounds as they were added up, so that a receiver adds them up in the same order.
 
         The cumulative figure never falls, whatever the clock does; starts decide between equal ones.
         """

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
-from heapq import merge
 from operator import attrgetter
 from typing import Any, Final
 
@@ -147,31 +146,60 @@ def sealed(run: StoredRun, rounds: Iterable[RoundSummary]) -> str | None:
     return run_sha256(run.info, run.status, run.reason, run.ended_at, rounds)
 
 
-def in_order(rounds: Iterable[RoundSummary]) -> Iterator[RoundSummary]:
-    """Closed rounds of a run in the order in which its server closed them, told by themselves alone.
-
-    Of one attempt each, they were closed by number, whatever a clock said: a server plays them so. Only
-    how the attempts of a run that was resumed lie among each other do the times tell.
-    """
-    by_attempt: dict[int, list[RoundSummary]] = {}
-    for row in sorted(rounds, key=lambda row: (row.attempt, row.round)):
-        by_attempt.setdefault(row.attempt, []).append(row)
-    return merge(*by_attempt.values(), key=lambda row: row.ended_at)
-
-
 def wrongly_added(rounds: Iterable[RoundSummary]) -> list[RoundSummary]:
-    """Those whose cumulative figure is not that of rounds which come in their order, with the right one.
+    """Closed rounds whose cumulative figure is not what it is in the right order, with the right one.
+
+    The order in which they were added up is right if their server can have closed them so: of one
+    attempt by number, and of one number by attempt, whatever a clock says. Otherwise it is `in_order`.
 
     The run's totals are no part of it: in another order they may be less in their last digit, and a
     counter on ``/metrics`` never falls, not by that either.
     """
+    rows = in_order(rounds)
+    if _is_possible(rows):
+        rows.sort(key=_sum_with)
     total: float | None = None
     wrong = []
-    for row in in_order(rounds):
+    for row in rows:
         total = total_with(total, row)
         if row.cumulative_emissions_kg != total:
             wrong.append(replace(row, cumulative_emissions_kg=total))
     return wrong
+
+
+def in_order(rounds: Iterable[RoundSummary]) -> list[RoundSummary]:
+    """Closed rounds as their server can have closed them; times decide where that leaves a choice.
+
+    It does so in a run that was resumed only: how its attempts lie among each other.
+    """
+    waiting: dict[int, list[RoundSummary]] = {}
+    for row in sorted(rounds, key=lambda row: (row.attempt, -row.round)):
+        waiting.setdefault(row.attempt, []).append(row)
+    open_keys = {(row.round, row.attempt) for rows in waiting.values() for row in rows}
+    ordered = []
+    while open_keys:
+        heads = [rows[-1] for rows in waiting.values() if rows]
+        free = [row for row in heads if (row.round, row.attempt - 1) not in open_keys]
+        first = min(free, key=lambda row: (row.ended_at, row.attempt))
+        open_keys.remove((first.round, first.attempt))
+        ordered.append(waiting[first.attempt].pop())
+    return ordered
+
+
+def _is_possible(rounds: Iterable[RoundSummary]) -> bool:
+    """Whether they can have been closed in the order that their cumulative figures tell."""
+    of_attempt: dict[int, float] = {}
+    of_number: dict[int, float] = {}
+    for row in sorted(rounds, key=lambda row: (row.attempt, row.round)):
+        known = _sum_with(row)
+        if known < max(of_attempt.get(row.attempt, -1.0), of_number.get(row.round, -1.0)):
+            return False
+        of_attempt[row.attempt] = of_number[row.round] = known
+    return True
+
+
+def _sum_with(row: RoundSummary) -> float:
+    return -1.0 if row.cumulative_emissions_kg is None else row.cumulative_emissions_kg
 
 
 def require_end(status: RunStatus) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from fedserver.leftovers import FILE_NAME, deliver, keep
 from fedserver_hooks.run_end import Ending
 from telemetry.domain import NoiseRecord, Owner, RunStatus
 from telemetry.errors import StoreError
+from telemetry.store import open_store
 from telemetry.store.memory import InMemoryStore
 from telemetry.testing import START, make_round, make_run
 
@@ -143,6 +146,28 @@ def test_a_conflict_whose_end_cannot_be_stored_is_tried_again(
     assert not path.exists()
 
 
+def test_sums_that_no_store_can_hold_stop_nothing(tmp_path: Path, store: FullStore) -> None:
+    """They pass for a round without rows, and lack what was added since."""
+    record = make_round(1, client_rows=False)
+    path = keep(tmp_path / RUN_ID, RUN_ID, [record], ENDING)
+    content = json.loads(path.read_text())
+    content["rounds"][0]["sums"]["phase_energy_kwh"] = {}
+    path.write_text(json.dumps(content))
+    assert deliver(tmp_path, InMemoryStore()) == 0
+    with closing(open_store(f"sqlite:///{tmp_path / 'telemetry.db'}")) as database:
+        database.start_run(make_run(), Owner(host="test", pid=1, token="t"), START)
+        assert deliver(tmp_path, database) == 0
+    assert path.exists()
+
+
+def test_a_reason_that_is_no_unicode_loses_no_round(tmp_path: Path, store: FullStore) -> None:
+    """Half a character of a file's name, say, in an error's words. The end is tried again."""
+    ending = Ending("failed", START + timedelta(hours=1), "no file caf\udce9")
+    keep(tmp_path / RUN_ID, RUN_ID, [make_round(1)], ending)
+    deliver(tmp_path, store)
+    assert rounds(store) == [1]
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"rounds": 1}', '{"rounds": [{}]}', json.dumps({"rounds": []})]
 )
@@ -159,6 +184,6 @@ def test_a_file_that_cannot_be_read_stays_and_stops_nothing(
     assert rounds(store) == [1]
     assert odd.read_text() == text
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith(f"{odd} is not read and stays: ")
+    assert re.match(f"{odd} (is not read|could not be delivered) and stays: ", message)
     assert "\n" not in message
     assert [record.exc_info for record in caplog.records] == [None]

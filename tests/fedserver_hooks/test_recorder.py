@@ -6,8 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from math import fsum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from fedserver_hooks.reader import InlineReader
 from fedserver_hooks.recorder import RoundRecorder
 from telemetry.domain import Owner, RoundRecord
 from telemetry.errors import StoreError
+from telemetry.store import open_store
 from telemetry.store.memory import InMemoryStore
 from tests.fedserver_hooks.fakes import T0, HandClock, recorder
 
@@ -495,6 +498,19 @@ def test_a_run_that_could_not_be_recorded_still_returns_its_model() -> None:
     )
     assert list(result.arrays) == ["dense", "bias"]
     assert book.errors["hook"] >= 1
+
+
+def test_a_reason_that_is_no_unicode_keeps_its_round_and_end(tmp_path: Path) -> None:
+    """Half a character of a file's name in an error's words: SQL databases take none."""
+    with closing(open_store(f"sqlite:///{tmp_path}/t.db")) as store:
+        book = recorder(store)
+        book.start()
+        book.begin_round(1)
+        book.round_failed("no file caf\udce9")
+        book.finish("failed", "no file caf\udce9")
+        assert book.delivered(5)
+        assert store.round(book.run.run_id, 1).reason == "no file caf?"
+        assert store.run(book.run.run_id).reason == "no file caf?"
 
 
 def test_a_reason_of_any_length_keeps_its_round() -> None:

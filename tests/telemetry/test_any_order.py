@@ -159,6 +159,25 @@ def test_rounds_of_a_resumed_run_in_any_order(
         assert_same_but_for_rounding(theirs, ours)
 
 
+@pytest.mark.parametrize("kind", ["memory_url", "sqlite_url"])
+@pytest.mark.parametrize("back", [2, 60])
+def test_a_clock_that_was_set_back_before_a_run_was_resumed_changes_no_order(
+    kind: str, back: int, request: pytest.FixtureRequest
+) -> None:
+    """What the server added up as it came stays so when it ends."""
+    url = "memory://" if kind == "memory_url" else request.getfixturevalue(kind)
+    with closing(open_store(url)) as store:
+        store.start_run(make_run(), OWNER, START)
+        for place, (number, attempt) in enumerate(RESUMED):
+            minutes = place - (back if place > 3 else 0)
+            at = START + timedelta(minutes=minutes)
+            times: dict[str, Any] = {"started_at": at, "ended_at": at + timedelta(seconds=50)}
+            store.record_round(make_round(number, attempt=attempt, clients={"1": 0.1}, **times))
+        before = list(store.rounds(RUN_ID))
+        store.finish_run(RUN_ID, "completed", START + timedelta(hours=1), None)
+        assert list(store.rounds(RUN_ID)) == before
+
+
 @pytest.mark.parametrize("minutes", [1, -1])
 def test_a_server_that_stores_a_round_late_adds_up_in_order_in_the_end(minutes: int) -> None:
     """One that its store would not take before, say; though its clock goes backwards."""

@@ -22,7 +22,7 @@ FromQuery = Annotated[
         ge=0,
         lt=2**31,
         description="Rounds from this number on: while a run lasts, closed ones do not change and need "
-        "no second asking. Its end puts cumulative figures in order where rounds came otherwise.",
+        "no second asking. A seal (`sha256`) that is new may have put cumulative figures in order.",
     ),
 ]
 DEFAULT_LIMIT: Final = 100

@@ -1,5 +1,5 @@
 // @ts-check
-/** The rounds of a run: closed ones are asked for once, for they never change. */
+/** The rounds of a run: closed ones are asked for once, and anew when the run is sealed or taken up again. */
 import { all } from "./interface.js";
 
 /** @typedef {Record<string, any>} Round  as the interface gives it */
@@ -10,7 +10,8 @@ export class Rounds {
   /** @type {Map<string, Round>} */
   #rows = new Map();
   #expected = -1;
-  #status = "";
+  /** @type {string | null | undefined} */
+  #seal;
 
   /** @param {string} address  of the run */
   constructor(address) {
@@ -24,14 +25,14 @@ export class Rounds {
   async renew(run) {
     const counts = /** @type {number[]} */ (Object.values(run.totals_of_closed_rounds.rounds));
     const expected = counts.reduce((sum, count) => sum + count, 0);
-    const again = run.status !== this.#status && run.status === "running"; // taken up again
+    const again = run.sha256 !== this.#seal; // taken up again, or put in order at its end
     if (!again && this.#rows.size) await this.#take(Math.min(this.#last(), run.so_far.round ?? 0));
     // A round of before may have come late, or be tried once more: then all are asked for.
     if (again || !this.#rows.size || (this.#closed() < expected && expected !== this.#expected)) {
       await this.#take(0);
       this.#expected = expected;
     }
-    this.#status = run.status;
+    this.#seal = run.sha256;
   }
 
   /** Every attempt at every round, the newest first. */

@@ -56,7 +56,13 @@ class Exposure:
     ) -> dict[str, Rounds]:
         before = self._shown
         states = {
-            run.run_id: (sum(run.totals.rounds.values()), run.sha256, run.pruned_at, max_rounds)
+            run.run_id: (
+                sum(run.totals.rounds.values()),
+                run.totals.total_emissions_kg,  # grows with a set-up too, which is not counted
+                run.sha256,
+                run.pruned_at,
+                max_rounds,
+            )
             for run in runs
         }
         known = {
