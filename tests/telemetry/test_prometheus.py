@@ -403,6 +403,22 @@ def test_a_later_page_is_that_of_a_server_that_was_never_asked_before(store: Sto
     assert all(one != other for one, other in pairwise(pages))
 
 
+def test_a_run_that_ended_and_went_on_between_two_pages_shows_its_sums_in_order(
+    store: Store,
+) -> None:
+    """Its end put them in order, its seal is gone again, and its new set-up counts as no round."""
+    a_run(store, *(make_round(n, clients={"a": 0.1 * n}) for n in (0, 2, 3, 1)))
+    registry = registry_of(store)
+    samples(registry)
+    store.finish_run(RUN_ID, "interrupted", START + timedelta(hours=1))
+    store.resume_run(RUN_ID, OWNER, START + timedelta(hours=1))
+    store.record_round(make_round(0, attempt=2))
+    found = samples(registry)
+    name = "fl_round_cumulative_emissions_co2eq_grams"
+    sums = [value(found, name, round=number) or 0.0 for number in ("1", "2", "3")]
+    assert 0 < sums[0] < sums[1] < sums[2]
+
+
 def test_the_clients_intensity_is_what_their_figures_come_to(store: Store) -> None:
     """Counted grams ÷ counted kWh, of the last round whose reports all carry an energy."""
 
