@@ -40,7 +40,9 @@ from telemetry.store.base import Store
 from telemetry.writer import Failures, RoundWriter
 
 BARRIER_S: Final = 0.25
-"""The longest that a round's start waits for the round before to be on disk."""
+"""The longest that a call of the training's takes, whatever becomes of meter and store."""
+WAIT_S: Final = 0.23
+"""For so long a round's start waits for the round before to be on disk: waking up takes time, too."""
 METER_START_S: Final = 15.0
 """The longest that a run's start waits for the meter; it goes on unmetered after that."""
 LAST_WRITE_S: Final = 10.0
@@ -209,7 +211,7 @@ class RoundRecorder:
         key = self._key(number) if attempt is None else (number, attempt)
         if self._open.key == key:
             return
-        self._writer.barrier(BARRIER_S)
+        self._writer.barrier(WAIT_S)
         self._turn_over(self._enter(key, "configure"), key)
         self._open.write()
 

@@ -25,8 +25,6 @@ from typing import Any, Final
 VARIABLE: Final = "HOOK_TIMES"
 BARRIER_S: Final = 0.25
 """What the hook promises (`fedserver_hooks.recorder.BARRIER_S`)."""
-SLACK_S: Final = 0.05
-"""What comes to it: the wait ends a little late, and the call does something, too."""
 NOT_OF_TRAINING: Final = frozenset({"start", "start_quietly", "finish", "delivered", "leftovers"})
 """Before the first client and after the last round; they wait as long as they are told."""
 NOT_THE_TRAINING_THREADS: Final = frozenset({"settle", "give_up", "release"})
