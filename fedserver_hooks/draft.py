@@ -39,6 +39,8 @@ class Draft:
     """One round while it lasts. Appended to by the training, read by the writer."""
 
     key: RoundKey
+    sequence: int
+    """`RoundRecord.sequence`"""
     started_at: float
     ended_at: float | None = None
     events: list[RoundEvent] = field(default_factory=list)

@@ -35,10 +35,12 @@ class OpenRound:
     """The draft of the open round, if any, and who is connected. For any thread.
 
     What arrives while a round hands over to the next is in the one or in the other, and revisions
-    are submitted in their order.
+    are submitted in their order. ``rounds_before`` is how many the run has had before the first.
     """
 
-    def __init__(self, names: Names, *, tracked: bool, make: Make, submit: Submit) -> None:
+    def __init__(
+        self, names: Names, *, tracked: bool, make: Make, submit: Submit, rounds_before: int = 0
+    ) -> None:
         self._names = names
         self._tracked = tracked
         self._make = make
@@ -49,6 +51,7 @@ class OpenRound:
         self._connected: set[Node] = set()
         self._sees_connections = False
         self._unplaced = 0
+        self._begun = rounds_before
 
     @property
     def key(self) -> RoundKey | None:
@@ -129,7 +132,8 @@ class OpenRound:
                 self._draft = self._builder = None
             else:
                 connected = len(self._connected) if self._sees_connections else None
-                self._draft = Draft(key, started_at=now, connected=connected)
+                self._begun += 1
+                self._draft = Draft(key, sequence=self._begun, started_at=now, connected=connected)
                 self._builder = FactBuilder(self._draft, self._names, tracked=self._tracked)
             if draft is not None and builder is not None:
                 draft.ended_at = now

@@ -50,6 +50,7 @@ class RecordMaker:
             round=draft.key[0],
             attempt=draft.key[1],
             revision=revision,
+            sequence=draft.sequence,
             closed=closed,
             tracked=self.run.tracked,
             status=status,

@@ -57,7 +57,8 @@ class RoundRecorder:
     than `BARRIER_S`, but `finish` for as long as it is given (and `STOP_S` for the meter).
 
     With ``attempts`` it continues a stored run that ended before its time: which attempt each round
-    number is at next (1 for those that are not named). Set-up is a new attempt at round 0.
+    number is at next (1 for those that are not named), and ``rounds_before``, how many rounds it has had
+    in all. Set-up is a new attempt at round 0.
 
     The meter is read in a thread of its own; ``reader`` is for meters that replay, under a clock
     that is turned by hand. ``watch`` is handed every event and record; see `events.Watch`.
@@ -74,6 +75,7 @@ class RoundRecorder:
         owner: Owner | None = None,
         on_round_closed: Callable[[RoundRecord], None] | None = None,
         attempts: Mapping[int, int] | None = None,
+        rounds_before: int = 0,
         reader: Callable[[Callable[[], None], float], Reader] = ThreadReader,
         watch: Watch | None = None,
     ) -> None:
@@ -98,7 +100,11 @@ class RoundRecorder:
             refresh=self._refresh,
         )
         self._open = OpenRound(
-            self.names, tracked=run.tracked, make=self._make, submit=self._writer.submit
+            self.names,
+            tracked=run.tracked,
+            make=self._make,
+            submit=self._writer.submit,
+            rounds_before=rounds_before,
         )
         self._end = RunEnd(run.run_id, self.owner, store, self._writer, self.failures)
         self._watch = watch

@@ -106,8 +106,10 @@ def resumed_recorder(
 ) -> RoundRecorder:
     """A recorder that continues a stored run. Raises `RunNotFound` and `StoreError`."""
     attempts: dict[int, int] = {}
-    for row in store.rounds(run_id, closed_only=False):
+    rounds_before = 0
+    for place, row in enumerate(store.rounds(run_id, closed_only=False), start=1):
         attempts[row.round] = max(attempts.get(row.round, 1), row.attempt + 1)
+        rounds_before = max(rounds_before, place, row.sequence or 0)
     # Reports are matched to this machine as it is now: it may have been started again meanwhile.
     run = store.run(run_id).info.model_copy(update={"server_host_id": host_id(run_id)})
     return RoundRecorder(
@@ -118,6 +120,7 @@ def resumed_recorder(
         clock=clock,
         on_round_closed=on_round_closed,
         attempts=attempts,
+        rounds_before=rounds_before,
         watch=watch,
     )
 

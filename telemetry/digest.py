@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from telemetry.domain import RoundSummary, RunInfo, RunStatus, sha256_of
+from telemetry.domain import RoundSummary, RunInfo, RunStatus, field_names, sha256_of
 
 SEAL_VERSION: Final = 1
 """Of what is sealed and how; part of it."""
@@ -33,6 +33,16 @@ def run_sha256(
             "status": status,
             "reason": reason,
             "ended_at": ended_at,
-            "rounds": list(rounds),
+            "rounds": [_sealed(row) for row in rounds],
         }
     )
+
+
+_FIGURES: Final = field_names(RoundSummary)
+
+
+def _sealed(row: RoundSummary) -> dict[str, Any]:
+    figures = {name: getattr(row, name) for name in _FIGURES}
+    if row.sequence is None:  # as in the seals from before rounds said their place
+        del figures["sequence"]
+    return figures

@@ -13,13 +13,13 @@ from dataclasses import dataclass, fields
 from math import isclose
 from typing import Any, Final
 
-from telemetry.domain import Histogram, RoundSummary, RunTotals, StoredRun
+from telemetry.domain import Histogram, RoundSummary, RunTotals, StoredRun, closing_order
 from telemetry.errors import RowsNotKept
 from telemetry.store import rules
 from telemetry.store.base import Store
 
 REL_TOLERANCE: Final = 1e-9
-"""Of sums over rounds, which depend on the order in which the rounds were closed."""
+"""Of sums over rounds from before they were exact, which depend on the order of the rounds."""
 SINCE_EVIDENCE: Final = frozenset(
     {
         "communication_emissions_kg_estimated",
@@ -173,9 +173,11 @@ def _round(store: Store, row: RoundSummary) -> Iterator[Difference]:
 def _cumulative(rounds: Sequence[RoundSummary]) -> list[Difference]:
     """Each round's cumulative figure: the totals of the rounds closed before it, and its own.
 
-    They were closed by number nearly always; otherwise the figures tell the order, for they never
-    fall.
+    Rounds from before they said their place were closed by number nearly always; otherwise the figures
+    tell the order, for they never fall.
     """
+    if any(row.sequence for row in rounds):
+        return list(_chained(sorted(rounds, key=closing_order)))
     by_number = list(_chained(rounds))
     return by_number and min(by_number, list(_chained(sorted(rounds, key=_closing))), key=len)
 
@@ -196,7 +198,7 @@ def _closing(row: RoundSummary) -> tuple[float, bool, float]:
     return -1.0 if known is None else known, own is None, -(own or 0.0)
 
 
-def _totals(run: StoredRun, rounds: Iterable[RoundSummary], say: Say) -> Iterator[Difference]:
+def _totals(run: StoredRun, rounds: Sequence[RoundSummary], say: Say) -> Iterator[Difference]:
     if run.ended_at is None:
         say("the run's totals: rounds may close at any time")
         return
@@ -207,9 +209,12 @@ def _totals(run: StoredRun, rounds: Iterable[RoundSummary], say: Say) -> Iterato
     if unplaced > 0:
         say(f"{unplaced} late report(s) in the run's totals: no round was open for them")
         recomputed = recomputed.with_late_reports(unplaced)
+    exact = all(row.sequence for row in rounds)
     for item in fields(RunTotals):
         stored, found = getattr(run.totals, item.name), getattr(recomputed, item.name)
-        yield from _compared("the run's totals", item.name, stored, found, _about)
+        if exact or item.name != "rests":
+            same = _same if exact else _about
+            yield from _compared("the run's totals", item.name, stored, found, same)
 
 
 # --- comparing -------------------------------------------------------------------------------------

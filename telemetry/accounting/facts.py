@@ -80,5 +80,6 @@ class RoundFacts:
     privacy_epsilon: float | None = None
     noise: NoiseRecord | None = None
     client_rows: bool = True
+    sequence: int | None = None
     history: Callable[[str], marks.Rise] = _no_history
     """A node's bare values in earlier rounds (`telemetry.marks.BareHistory.of`)."""

@@ -52,6 +52,7 @@ def account(facts: RoundFacts) -> RoundRecord:
         round=facts.round,
         attempt=facts.attempt,
         revision=facts.revision,
+        sequence=facts.sequence,
         closed=facts.closed,
         tracked=facts.tracked,
         status=facts.status,

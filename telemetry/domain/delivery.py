@@ -19,20 +19,12 @@ class PendingRound:
     ended_at: datetime
     started_at: datetime
     cumulative_emissions_kg: float | None
+    sequence: int | None = None
 
     @property
     def key(self) -> tuple[int, int]:
         """(round, attempt)"""
         return self.round, self.attempt
-
-    @property
-    def closing_order(self) -> tuple[bool, float, datetime, int, int]:
-        """Sorts rounds as they were added up, so that a receiver adds them up in the same order.
-
-        The cumulative figure never falls, whatever the clock does; starts decide between equal ones.
-        """
-        known = self.cumulative_emissions_kg
-        return known is not None, known or 0.0, self.started_at, self.round, self.attempt
 
     @classmethod
     def of(cls, row: RoundSummary) -> PendingRound:
@@ -43,7 +35,21 @@ class PendingRound:
             ended_at=row.ended_at,
             started_at=row.started_at,
             cumulative_emissions_kg=row.cumulative_emissions_kg,
+            sequence=row.sequence,
         )
+
+
+def closing_order(row: RoundSummary | PendingRound) -> tuple[object, ...]:
+    """Sorts rounds as their server closed them.
+
+    Those that do not say which they are (of older servers, they came first) as they were added up: the
+    cumulative figure never falls, whatever the clock does; starts decide between equal ones.
+    """
+    known = row.cumulative_emissions_kg
+    return (
+        row.sequence is not None, row.sequence or 0,
+        known is not None, known or 0.0, row.started_at, row.round, row.attempt,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -176,10 +176,10 @@ class Histogram:
             counts[bisect_left(CLIENT_BUCKETS_G, value)] += 1
         return cls(counts=tuple(counts), sum_g=fsum(grams))
 
-    def plus(self, other: Histogram) -> Histogram:
-        """Both distributions together."""
+    def plus(self, other: Histogram, sum_g: float) -> Histogram:
+        """Both distributions together; ``sum_g`` is the sum of both, kept exactly elsewhere."""
         counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
-        return Histogram(counts=counts, sum_g=self.sum_g + other.sum_g)
+        return Histogram(counts=counts, sum_g=sum_g)
 
     @property
     def count(self) -> int:

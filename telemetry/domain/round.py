@@ -54,6 +54,10 @@ class RoundRecord(Record):
     round: Count
     attempt: Annotated[int, Field(ge=1)] = 1
     revision: Count = 0
+    sequence: Annotated[int, Field(ge=1)] | None = None
+    """Which of all the run's rounds this is, from 1, as its server began (and closed) them, whatever
+    its number and attempt, and however often the server was started; None where it did not say.
+    """
     closed: bool = False
     tracked: bool = True
     """False where emissions are not tracked: figures and outcomes are then unknown, not zero."""

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from pydantic import AwareDatetime, Field
 
+from telemetry.domain.exact import Rest, exactly
 from telemetry.domain.parts import Factors, Histogram
 from telemetry.domain.summary import RoundSummary
 from telemetry.domain.vocabulary import (
@@ -54,33 +55,52 @@ class RunTotals:
     imputed_low_emissions_kg: float | None = None
     imputed_high_emissions_kg: float | None = None
     client_histogram: Histogram = field(default_factory=Histogram)
+    rests: Mapping[str, Rest] = field(default_factory=lambda: MappingProxyType({}))
+    """What the rounding of a sum left out, by its name (`telemetry.domain.exact`): the sums are then the
+    same in whatever order the rounds come.
+    """
 
     def plus(self, closed: RoundSummary) -> RunTotals:
         """These totals and one more closed round."""
         rounds = dict(self.rounds)
         if closed.round > 0:
             rounds[closed.status] = rounds.get(closed.status, 0) + 1
+        rests = dict(self.rests)
+        sums = {
+            name: _add(name, getattr(self, name), value, rests)
+            for name, value in (
+                ("server_energy_kwh", closed.server_energy_kwh),
+                # The 0 of a round that nobody took part in, such as the set-up, is no knowledge of
+                # the clients: of a fleet that never reports, the sum stays unknown.
+                (
+                    "clients_energy_kwh",
+                    closed.clients_energy_kwh if closed.clients_energy_reports else None,
+                ),
+                ("server_emissions_kg", closed.server_emissions_kg),
+                (
+                    "clients_emissions_kg",
+                    closed.clients_emissions_kg if closed.client_histogram.count else None,
+                ),
+                ("total_emissions_kg", closed.measured_emissions_kg),
+                (
+                    "communication_emissions_kg_estimated",
+                    closed.communication_emissions_kg_estimated,
+                ),
+                ("imputed_emissions_kg", closed.imputed_emissions_kg),
+                ("imputed_low_emissions_kg", closed.imputed_low_emissions_kg),
+                ("imputed_high_emissions_kg", closed.imputed_high_emissions_kg),
+            )
+        }
+        phases = {
+            phase: _add(f"{phase}_energy_kwh", self.phase_energy_kwh[phase], energy, rests)
+            for phase, energy in closed.phase_energy_kwh.items()
+        }
+        grams, more = self.client_histogram.sum_g, closed.client_histogram.sum_g
+        grams = _add("client_histogram", grams, more, rests) or 0.0
         return RunTotals(
             rounds=MappingProxyType(rounds),
-            server_energy_kwh=_add(self.server_energy_kwh, closed.server_energy_kwh),
-            # The 0 of a round that nobody took part in, such as the set-up, is no knowledge of the
-            # clients: of a fleet that never reports, the sum stays unknown.
-            clients_energy_kwh=_add(
-                self.clients_energy_kwh,
-                closed.clients_energy_kwh if closed.clients_energy_reports else None,
-            ),
-            server_emissions_kg=_add(self.server_emissions_kg, closed.server_emissions_kg),
-            clients_emissions_kg=_add(
-                self.clients_emissions_kg,
-                closed.clients_emissions_kg if closed.client_histogram.count else None,
-            ),
-            total_emissions_kg=total_with(self.total_emissions_kg, closed),
-            phase_energy_kwh=MappingProxyType(
-                {
-                    phase: _add(self.phase_energy_kwh[phase], closed.phase_energy_kwh[phase])
-                    for phase in SERVER_PHASES
-                }
-            ),
+            **sums,
+            phase_energy_kwh=MappingProxyType(phases),
             reports_accepted=self.reports_accepted + closed.reports_accepted,
             reports_rejected=self.reports_rejected + closed.reports_rejected,
             reports_repeated=self.reports_repeated + closed.reports_repeated,
@@ -88,16 +108,8 @@ class RunTotals:
             reports_without_host=self.reports_without_host + (closed.reports_without_host or 0),
             bytes_to_clients=_add_int(self.bytes_to_clients, closed.bytes_to_clients),
             bytes_from_clients=_add_int(self.bytes_from_clients, closed.bytes_from_clients),
-            **{
-                name: _add(getattr(self, name), getattr(closed, name))
-                for name in (
-                    "communication_emissions_kg_estimated",
-                    "imputed_emissions_kg",
-                    "imputed_low_emissions_kg",
-                    "imputed_high_emissions_kg",
-                )
-            },
-            client_histogram=self.client_histogram.plus(closed.client_histogram),
+            client_histogram=self.client_histogram.plus(closed.client_histogram, grams),
+            rests=MappingProxyType(rests),
         )
 
     def with_late_reports(self, count: int) -> RunTotals:
@@ -105,13 +117,16 @@ class RunTotals:
         return replace(self, reports_late=self.reports_late + count)
 
 
-def total_with(total_emissions_kg: float | None, closed: RoundSummary) -> float | None:
-    """A run's measured total with one more closed round: that round's cumulative figure."""
-    return _add(total_emissions_kg, closed.measured_emissions_kg)
-
-
-def _add(total: float | None, value: float | None) -> float | None:
-    return total if value is None else (total or 0.0) + value
+def _add(
+    name: str, total: float | None, value: float | None, rests: dict[str, Rest]
+) -> float | None:
+    """A sum with one more value; what its rounding leaves out goes into ``rests``."""
+    if value is None:
+        return total
+    with_it, rest = exactly(total or 0.0, rests.pop(name, ()), value)
+    if rest:
+        rests[name] = rest
+    return with_it
 
 
 def _add_int(total: int | None, value: int | None) -> int | None:

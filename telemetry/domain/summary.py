@@ -77,6 +77,8 @@ class RoundSummary:
     phase_energy_kwh: Mapping[ServerPhase, float | None]
     train_metrics: Mapping[str, float]
     evaluate_metrics: Mapping[str, float]
+    sequence: int | None = None
+    """See `RoundRecord.sequence`."""
 
     @classmethod
     def of(cls, record: RoundRecord, evidence_sha256: str | None) -> RoundSummary:
@@ -138,6 +140,7 @@ class RoundSummary:
             ),
             train_metrics=MappingProxyType(dict(record.train_metrics)),
             evaluate_metrics=MappingProxyType(dict(record.evaluate_metrics)),
+            sequence=record.sequence,
         )
 
     @property

@@ -31,7 +31,15 @@ ESCAPED_NUL: Final = rb"\u0000"
 
 # Numbers that the database would keep in 32 bits.
 _NUMBERS: Final = frozenset(
-    {"round", "reported_round", "attempt", "revision", "rounds_planned", "intensity_year"}
+    {
+        "round",
+        "reported_round",
+        "attempt",
+        "revision",
+        "sequence",
+        "rounds_planned",
+        "intensity_year",
+    }
 )
 # Floats of any size that nothing adds up, and mappings whose names are checked on their own.
 _FREE: Final = frozenset({"train_metrics", "evaluate_metrics", "privacy_epsilon", "software"})

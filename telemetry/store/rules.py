@@ -14,12 +14,14 @@ from telemetry.domain import (
     Owner,
     PendingRound,
     PendingRun,
+    Rest,
     RoundRecord,
     RoundSummary,
     RunEnd,
     RunStatus,
     StoredRun,
-    total_with,
+    closing_order,
+    exactly,
 )
 from telemetry.errors import RunNotFound
 from telemetry.store.base import LEASE_EXPIRES_S
@@ -50,14 +52,14 @@ def decide(new: RoundRecord, stored_revision: int, stored_closed: bool) -> Write
 
 
 def same_content(one: RoundRecord, other: RoundRecord) -> bool:
-    """Whether both say the same; a revision number alone is no content."""
-    return one.model_copy(update={"revision": other.revision}) == other
+    """Whether both say the same; a revision number alone is no content, and no place among others."""
+    return one.model_copy(update={"revision": other.revision, "sequence": other.sequence}) == other
 
 
 def same_figures(record: RoundRecord, stored: RoundSummary) -> bool:
     """`same_content` where the rows of the stored round were not kept."""
     new = record.summary(stored.cumulative_emissions_kg)
-    return replace(new, revision=stored.revision) == stored
+    return replace(new, revision=stored.revision, sequence=stored.sequence) == stored
 
 
 def impossible(record: RoundRecord) -> str | None:
@@ -147,59 +149,22 @@ def sealed(run: StoredRun, rounds: Iterable[RoundSummary]) -> str | None:
 
 
 def wrongly_added(rounds: Iterable[RoundSummary]) -> list[RoundSummary]:
-    """Closed rounds whose cumulative figure is not what it is in the right order, with the right one.
+    """Closed rounds whose cumulative figure is not that of the order of their closing, with it.
 
-    The order in which they were added up is right if their server can have closed them so: of one
-    attempt by number, and of one number by attempt, whatever a clock says. Otherwise it is `in_order`.
-
-    The run's totals are no part of it: in another order they may be less in their last digit, and a
-    counter on ``/metrics`` never falls, not by that either.
+    They may have come in another. Where no round says its place, all are taken to be right.
     """
-    rows = in_order(rounds)
-    if _is_possible(rows):
-        rows.sort(key=_sum_with)
+    rows = sorted(rounds, key=closing_order)
+    if not any(row.sequence for row in rows):
+        return []
     total: float | None = None
+    rest: Rest = ()
     wrong = []
     for row in rows:
-        total = total_with(total, row)
+        if row.measured_emissions_kg is not None:
+            total, rest = exactly(total or 0.0, rest, row.measured_emissions_kg)
         if row.cumulative_emissions_kg != total:
             wrong.append(replace(row, cumulative_emissions_kg=total))
     return wrong
-
-
-def in_order(rounds: Iterable[RoundSummary]) -> list[RoundSummary]:
-    """Closed rounds as their server can have closed them; times decide where that leaves a choice.
-
-    It does so in a run that was resumed only: how its attempts lie among each other.
-    """
-    waiting: dict[int, list[RoundSummary]] = {}
-    for row in sorted(rounds, key=lambda row: (row.attempt, -row.round)):
-        waiting.setdefault(row.attempt, []).append(row)
-    open_keys = {(row.round, row.attempt) for rows in waiting.values() for row in rows}
-    ordered = []
-    while open_keys:
-        heads = [rows[-1] for rows in waiting.values() if rows]
-        free = [row for row in heads if (row.round, row.attempt - 1) not in open_keys]
-        first = min(free, key=lambda row: (row.ended_at, row.attempt))
-        open_keys.remove((first.round, first.attempt))
-        ordered.append(waiting[first.attempt].pop())
-    return ordered
-
-
-def _is_possible(rounds: Iterable[RoundSummary]) -> bool:
-    """Whether they can have been closed in the order that their cumulative figures tell."""
-    of_attempt: dict[int, float] = {}
-    of_number: dict[int, float] = {}
-    for row in sorted(rounds, key=lambda row: (row.attempt, row.round)):
-        known = _sum_with(row)
-        if known < max(of_attempt.get(row.attempt, -1.0), of_number.get(row.round, -1.0)):
-            return False
-        of_attempt[row.attempt] = of_number[row.round] = known
-    return True
-
-
-def _sum_with(row: RoundSummary) -> float:
-    return -1.0 if row.cumulative_emissions_kg is None else row.cumulative_emissions_kg
 
 
 def require_end(status: RunStatus) -> None:
@@ -265,7 +230,7 @@ def pending_run(
     return PendingRun(
         run=run,
         announced=announced and known_end in (None, run.ended_at),
-        rounds=tuple(sorted(rounds, key=lambda pending: pending.closing_order)),
+        rounds=tuple(sorted(rounds, key=closing_order)),
         end=None if known_end == run.ended_at else end,
     )
 

@@ -379,7 +379,7 @@ def test_a_later_page_is_that_of_a_server_that_was_never_asked_before(store: Sto
     asked_before = registry_of(store)
     pages = []
     for record in (
-        make_round(0),
+        make_round(0, sequence=1),
         make_round(1, clients={"a": 0.1}, evaluate_metrics={"accuracy": 0.5}),
         make_round(2, clients={"a": 0.2}, evaluate_metrics={"accuracy": 0.7}),
         make_round(3, clients={"a": 0.3}, train_metrics={"loss": 1.0, "f1": 0.1}, closed=False),
@@ -390,7 +390,7 @@ def test_a_later_page_is_that_of_a_server_that_was_never_asked_before(store: Sto
         pages.append(samples(asked_before))
         assert pages[-1] == samples(registry_of(store))
     for number in (5, 4):
-        store.record_round(make_round(number, clients={"a": 0.1 * number}))
+        store.record_round(make_round(number, clients={"a": 0.1 * number}, sequence=number + 2))
         assert samples(asked_before) == samples(registry_of(store))
     store.finish_run(RUN_ID, "completed", START)  # puts running totals in order
     pages.append(samples(asked_before))
@@ -407,7 +407,7 @@ def test_a_run_that_ended_and_went_on_between_two_pages_shows_its_sums_in_order(
     store: Store,
 ) -> None:
     """Its end put them in order, its seal is gone again, and its new set-up counts as no round."""
-    a_run(store, *(make_round(n, clients={"a": 0.1 * n}) for n in (0, 2, 3, 1)))
+    a_run(store, *(make_round(n, clients={"a": 0.1 * n}, sequence=n + 1) for n in (0, 2, 3, 1)))
     registry = registry_of(store)
     samples(registry)
     store.finish_run(RUN_ID, "interrupted", START + timedelta(hours=1))

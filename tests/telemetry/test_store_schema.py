@@ -28,7 +28,7 @@ SHIPPED_FOLDER = Path(schema.__file__).parent / "migrations" / "versions"
 ONE_MORE = '''
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0007", "0006", None, None
+revision, down_revision, branch_labels, depends_on = "0008", "0007", None, None
 
 def upgrade():
     """Add a column, and rebuild a table that others refer to: what needs most care in SQLite."""
@@ -72,8 +72,8 @@ def later(tmp_path: Path) -> Path:
 
 def with_one_more(later: Path, revision: str = ONE_MORE) -> Migrations:
     """The shipped revisions and one more."""
-    (later / "0007_seventh.py").write_text(revision)
-    return Migrations(head="0007", folders=(SHIPPED_FOLDER, later))
+    (later / "0008_eighth.py").write_text(revision)
+    return Migrations(head="0008", folders=(SHIPPED_FOLDER, later))
 
 
 def content(path: Path) -> list[str]:
@@ -139,7 +139,7 @@ def test_no_past_schema_is_forgotten():
     assert known - {REVISION} == {path.stem for path in PAST_SCHEMAS.glob("*.sql")}
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006"])
 def test_a_file_of_each_past_schema_is_upgraded(path: Path, revision: str):
     """Its rounds read as they were written, an open one goes on, and new facts can be stored."""
     with closing(sqlite3.connect(path)) as connection:
@@ -187,7 +187,7 @@ def test_an_older_file_is_upgraded_after_a_copy(filled: str, path: Path, later: 
         assert connection.execute("SELECT count(*) FROM v_client_round").fetchone() == (2,)
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute("INSERT INTO rounds DEFAULT VALUES")
-    copy = path.with_name("telemetry.db.before-0007")
+    copy = path.with_name("telemetry.db.before-0008")
     assert content(copy) == before
     with closing(open_sqlite(f"sqlite:///{copy}")) as store:
         assert store.round(RUN_ID, 1).status == "completed"
@@ -197,7 +197,7 @@ def test_an_upgraded_file_is_not_copied_again(filled: str, path: Path, later: Pa
     """The copy is of the state before the upgrade and stays that."""
     migrations = with_one_more(later)
     open_sqlite(filled, migrations=migrations).close()
-    copy = path.with_name("telemetry.db.before-0007")
+    copy = path.with_name("telemetry.db.before-0008")
     copy.unlink()
     open_sqlite(filled, migrations=migrations).close()
     assert not copy.exists()
@@ -216,7 +216,7 @@ def test_a_new_file_gets_the_newest_schema(path: Path, later: Path):
     open_sqlite(f"sqlite:///{path}", migrations=with_one_more(later)).close()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT colour FROM runs").fetchall() == []
-        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [("0007",)]
+        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [("0008",)]
 
 
 @pytest.mark.parametrize(("revision", "says"), [(BROKEN, "made to fail"), (ORPHANS, "upgrade")])
@@ -235,6 +235,6 @@ def test_a_newer_file_is_refused_and_left_alone(filled: str, path: Path, later: 
     """The message says which schema it has and what to do."""
     open_sqlite(filled, migrations=with_one_more(later)).close()
     before = path.read_bytes()
-    with pytest.raises(SchemaUnknown, match=r"schema 0007.*newest is 0006.*newer"):
+    with pytest.raises(SchemaUnknown, match=r"schema 0008.*newest is 0007.*newer"):
         open_sqlite(filled)
     assert path.read_bytes() == before

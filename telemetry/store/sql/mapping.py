@@ -27,6 +27,7 @@ from telemetry.domain import (
     Owner,
     ParticipantRecord,
     ReportRecord,
+    Rest,
     RoundRecord,
     RoundStatus,
     RoundSummary,
@@ -243,7 +244,7 @@ _STATE: Final = (
 _ROUND_COUNTS: Final[Mapping[RoundStatus, str]] = MappingProxyType(
     {status: f"rounds_{status}" for status in tables.ENDED_STATUSES}
 )
-_TOTALS_APART: Final = ("rounds", "phase_energy_kwh", "client_histogram")
+_TOTALS_APART: Final = ("rounds", "phase_energy_kwh", "client_histogram", "rests")
 _TOTALS_SCALARS: Final = tuple(f.name for f in fields(RunTotals) if f.name not in _TOTALS_APART)
 
 
@@ -269,7 +270,7 @@ def info_from_values(values: Values) -> RunInfo:
 
 
 TOTALS_COLUMNS: Final = (
-    "run_id", *_ROUND_COUNTS.values(), *_TOTALS_SCALARS, *_PHASE_COLUMNS, "client_histogram",
+    "run_id", *_ROUND_COUNTS.values(), *_TOTALS_SCALARS, *_PHASE_COLUMNS, "client_histogram", "rests",
 )  # fmt: skip
 _get_totals: Final = attrgetter(*_TOTALS_SCALARS)
 
@@ -282,6 +283,7 @@ def totals_row(run_id: str, totals: RunTotals) -> Row:
         *_get_totals(totals),
         *(totals.phase_energy_kwh[phase] for phase in SERVER_PHASES),
         histogram_text(totals.client_histogram),
+        _json(dict(totals.rests)),
     )
 
 
@@ -292,8 +294,13 @@ def totals_from_values(values: Values) -> RunTotals:
         rounds=MappingProxyType({status: count for status, count in rounds.items() if count}),
         phase_energy_kwh=_by_phase(tuple(values[column] for column in _PHASE_COLUMNS)),
         client_histogram=histogram_from_text(values["client_histogram"]),
+        rests=_rests(values["rests"]),
         **{name: values[name] for name in _TOTALS_SCALARS},
     )
+
+
+def _rests(text: str) -> Mapping[str, Rest]:
+    return MappingProxyType({name: tuple(rest) for name, rest in json.loads(text).items()})
 
 
 def run_from_values(values: Values) -> StoredRun:

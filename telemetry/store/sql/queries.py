@@ -337,6 +337,7 @@ def pending_rounds(service: str, run_id: str) -> Query:
         rounds.c.ended_at,
         rounds.c.started_at,
         rounds.c.cumulative_emissions_kg,
+        rounds.c.sequence,
     ).where(rounds.c.run_id == run_id, rounds.c.closed, rounds.c.client_rows, ~known)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 VERSION_TABLE: Final = "telemetry_schema"
 """Not Alembic's usual name: another program's database has that one, too."""
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 """The newest revision; stated, so that opening an up-to-date file loads no Alembic."""
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 

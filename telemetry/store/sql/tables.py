@@ -184,6 +184,8 @@ run_totals: Final = Table(
     *_counts("bytes_to_clients", "bytes_from_clients", nullable=True),
     *_amounts(*_ESTIMATES),
     Column("client_histogram", Text, nullable=False),  # JSON {"counts": [...], "sum_g": ...}
+    # JSON {sum: [...]}: what rounding left out of it, greatest first.
+    Column("rests", Text, nullable=False, server_default="{}"),
     _never_negative(*_SUMS, *_PHASE_ENERGIES, *_REPORT_COUNTS),
 )
 
@@ -229,6 +231,7 @@ rounds: Final = Table(
     # JSON objects: a round is then one row to whoever streams it; SQL reads training_metrics.
     Column("train_metrics", Text, nullable=False),
     Column("evaluate_metrics", Text, nullable=False),
+    Column("sequence", Integer),  # as its server closed the run's rounds; NULL where it did not say
     ForeignKeyConstraint(["run_id"], ["runs.run_id"], ondelete="CASCADE"),
     _one_of("status", RoundStatus, extra=" AND NOT (closed AND status = 'running')"),
     _never_negative(

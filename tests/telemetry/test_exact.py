@@ -1,0 +1,71 @@
+"""Sums over rounds are those of any order, to the last digit."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import fields
+from fractions import Fraction
+from math import fsum, inf
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telemetry.domain import Rest, RunTotals, exactly
+from telemetry.testing import make_round
+
+amounts = st.floats(min_value=0.0, max_value=1e90)
+
+
+def added(values: list[float]) -> tuple[float, Rest]:
+    """One after the other."""
+    total, rest = 0.0, Rest()
+    for value in values:
+        total, rest = exactly(total, rest, value)
+    return total, rest
+
+
+@given(st.lists(amounts, max_size=20), st.randoms())
+def test_nothing_is_lost_and_no_order_matters(values: list[float], chance: random.Random) -> None:
+    """The nearest double to the true sum, and the rest of it; against exact fractions."""
+    total, rest = added(values)
+    assert total == fsum(values)
+    assert sum(map(Fraction, rest), Fraction(total)) == sum(map(Fraction, values))
+    other = list(values)
+    chance.shuffle(other)
+    assert added(other) == (total, rest)
+
+
+@given(st.lists(amounts, min_size=1, max_size=20))
+def test_a_sum_of_what_is_not_negative_never_falls(values: list[float]) -> None:
+    """A counter would take that for a restart."""
+    sums = [added(values[:count])[0] for count in range(len(values) + 1)]
+    assert sums == sorted(sums)
+
+
+def test_beyond_all_numbers_a_sum_is_infinite() -> None:
+    """As an ordinary one; it raises nothing."""
+    assert added([1e308, 1e308, 0.1]) == (inf, ())
+
+
+@given(st.randoms(use_true_random=False))
+def test_the_totals_of_a_run_are_those_of_any_order(chance: random.Random) -> None:
+    """Every sum of them."""
+    rows = [
+        make_round(
+            number,
+            server_kwh=chance.random() * 10.0 ** chance.randint(-9, 0),
+            clients={"a": chance.random() * 10.0 ** chance.randint(-9, 0)},
+        ).summary()
+        for number in range(8)
+    ]
+    one = other = RunTotals()
+    for row in rows:
+        one = one.plus(row)
+    chance.shuffle(rows)
+    for row in rows:
+        other = other.plus(row)
+    assert one == other
+    for item in fields(RunTotals):
+        assert getattr(one, item.name) == getattr(other, item.name), item.name
+    assert one.total_emissions_kg == fsum(row.measured_emissions_kg or 0.0 for row in rows)
+    assert one.client_histogram.sum_g == fsum(row.client_histogram.sum_g for row in rows)
