@@ -88,7 +88,7 @@ class Store(Protocol):
 
         Ending an ended run is a no-op. A round that is closed after the end renews the seal
         (`StoredRun.sha256`); `mark_interrupted` seals, too, and `resume_run` takes the seal off.
-        Where rounds came in an order in which no server can have closed them, sealing adds up their
+        Where rounds came in another order than that of their ``sequence``, sealing adds up their
         cumulative figures anew (`rules.wrongly_added`).
         """
         ...

@@ -447,6 +447,7 @@ def test_a_run_that_is_taken_up_plays_new_attempts_and_old_ones_keep_their_energ
         clock=clock,
         owner=Owner(host="test", pid=2, token="t"),
         attempts={0: 2, 1: 2, 2: 2, 3: 2},
+        rounds_before=4,
         reader=InlineReader,
     )
     again.start()
@@ -458,6 +459,7 @@ def test_a_run_that_is_taken_up_plays_new_attempts_and_old_ones_keep_their_energ
     assert [(row.round, row.attempt) for row in rows] == [
         (0, 1), (0, 2), (1, 1), (2, 1), (3, 1), (3, 2),
     ]  # fmt: skip
+    assert [row.sequence for row in rows] == [1, 5, 2, 3, 4, 6]
     assert [row.duration_s for row in rows if row.attempt == 2] == pytest.approx([5, 10])
     totals = store.run(first.run.run_id).totals
     assert totals.server_energy_kwh == pytest.approx((2 * 15.6 + 20 + 5 + 10) * 100 / 3.6e6)
