@@ -50,6 +50,7 @@ from fedserver.preparing import (
 from fedserver.running import log_round
 from fedserver.transport import NoInitialModel, SuperLinkGrid, TooFewClients
 from telemetry.errors import TelemetryError
+from telemetry.writer import Failures
 
 logger = logging.getLogger("fedserver")
 
@@ -98,7 +99,8 @@ def config_of(run_config: Mapping[str, object], environ: Mapping[str, str]) -> S
 def train(config: ServerConfig, grid: Grid) -> LoopResult:
     """One training over the SuperLink's grid, with guard, record, ``/metrics`` and artefacts."""
     with ExitStack() as stack:
-        store = open_the_store(config, stack)
+        failures = Failures()
+        store = open_the_store(config, stack, failures)
         arrays = initial_model(config)
         check_output(config.model.output_dir)
         if config.seed is not None:
@@ -109,6 +111,7 @@ def train(config: ServerConfig, grid: Grid) -> LoopResult:
             TelemetryError,
             "emissions",
         )
+        recorder.failures.include(failures)
         bridge = Bridge(recorder)
         bridge.emissions = strategy
         sender = sender_of(config, store, recorder)

@@ -21,10 +21,13 @@ from fedserver_hooks.run_end import Ending
 from telemetry.domain import RoundRecord, RowlessRound, RunStatus
 from telemetry.errors import RoundConflict, TelemetryError
 from telemetry.store import Store
+from telemetry.writer import Failures
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME: Final = "undelivered.json"
+STAGE: Final = "store"
+"""Under which failures are counted."""
 
 
 class _Content(BaseModel):
@@ -80,28 +83,28 @@ def keep_rest(output_dir: Path, recorder: RoundRecorder) -> bool:
     return False
 
 
-def deliver(output_dir: Path, store: Store) -> int:
+def deliver(output_dir: Path, store: Store, failures: Failures) -> int:
     """Put what earlier servers kept into the store; returns the number of rounds. Raises nothing.
 
-    A file that cannot be delivered stays where it is, and is tried again by the next start. One with
+    What goes wrong is noted in ``failures``. A file that cannot be delivered stays where it is, and is tried again by the next start. One with
     rounds that the store has with other content is set aside as ``undelivered.conflict``.
     """
     delivered = 0
     for path in sorted(output_dir.glob(f"*/{FILE_NAME}")):
         try:
-            delivered += _deliver(path, store)
+            delivered += _deliver(path, store, failures)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the file"
-            logger.warning("%s is not read and stays: %s: %s", path, where, first["msg"])
+            failures.note(STAGE, f"{path} is not read and stays: {where}: {first['msg']}")
         except (OSError, ValueError, TelemetryError) as error:
-            logger.warning("%s could not be delivered and stays: %s", path, error)
-        except Exception:  # whatever stands in an old file must not keep a server from starting
-            logger.warning("%s could not be delivered and stays", path, exc_info=True)
+            failures.note(STAGE, f"{path} could not be delivered and stays: {error}")
+        except Exception as error:  # noqa: BLE001 - an old file must not keep a server from starting
+            failures.note(STAGE, f"{path} could not be delivered and stays", error=error)
     return delivered
 
 
-def _deliver(path: Path, store: Store) -> int:
+def _deliver(path: Path, store: Store, failures: Failures) -> int:
     content = _Content.model_validate(json.loads(path.read_bytes()))
     records = [_read(item) for item in content.rounds]
     refused = 0
@@ -110,7 +113,7 @@ def _deliver(path: Path, store: Store) -> int:
             store.record_round(record)
         except RoundConflict as error:  # somebody closed it meanwhile, with less in it
             refused += 1
-            logger.warning("%s: %s", path, error)
+            failures.note(STAGE, f"{path}: {error}")
     if content.ended_at is not None:
         store.finish_run(content.run_id, content.status, content.ended_at, content.reason)
     # Last of all: what raised above finds its file again.

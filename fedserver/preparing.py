@@ -32,6 +32,7 @@ from telemetry.service.app import create_app
 from telemetry.service.server import EmbeddedHttp
 from telemetry.service_client import ServiceClient
 from telemetry.store import Store, open_store
+from telemetry.writer import Failures
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +42,17 @@ BUSY_S: Final = 0.5
 """How long one write waits for another process's lock; the writer then tries again."""
 
 
-def open_the_store(config: ServerConfig, stack: ExitStack) -> Store:
-    """The store, closed with ``stack``; runs that a server left behind are marked as interrupted."""
+def open_the_store(config: ServerConfig, stack: ExitStack, failures: Failures) -> Store:
+    """The store, closed with ``stack``; runs that a server left behind are marked as interrupted.
+
+    What goes wrong with rounds that such a server kept is noted in ``failures``.
+    """
     url = config.telemetry.database_url
     store = check(
         lambda: open_store(url, busy_timeout_s=BUSY_S), StoreError, "telemetry.database_url"
     )
     stack.callback(store.close)
-    deliver(config.model.output_dir, store)
+    deliver(config.model.output_dir, store, failures)
     gone = check(
         lambda: store.mark_interrupted(utc_now(), is_alive), StoreError, "telemetry.database_url"
     )

@@ -52,6 +52,7 @@ from telemetry.domain import RoundRecord
 from telemetry.errors import TelemetryError
 from telemetry.service.app import auth_failures_counter
 from telemetry.store import Store
+from telemetry.writer import Failures
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ def run_server(
         if display is not None:
             stack.callback(display.close)
         step("the database")
-        store = open_the_store(config, stack)
+        failures = Failures()
+        store = open_the_store(config, stack, failures)
         resumed = None if resume is None else find_resumable(config, store, resume)
         arrays = initial_model(config) if resumed is None else resumed.checkpoint.arrays
         check_output(config.model.output_dir)
@@ -108,6 +110,7 @@ def run_server(
             TelemetryError,
             "emissions",
         )
+        server.recorder.failures.include(failures)
         sender = sender_of(config, store, server.recorder)
         http = bind_http(config, store, server.recorder, refusals, sender=sender)
         check(server.recorder.start, TelemetryError, "telemetry.database_url")

@@ -55,6 +55,12 @@ class Failures:
                 exc_info=error,
             )
 
+    def include(self, before: Failures) -> None:
+        """Count those, too, and log none of their kinds again."""
+        with self._lock, before._lock:
+            self._counts += before._counts
+            self._logged |= before._logged
+
     @property
     def counts(self) -> Mapping[str, int]:
         """Failures so far by stage."""

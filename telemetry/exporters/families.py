@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from telemetry.domain import GRAMS_PER_KG
+from telemetry.exporters import closed_rounds
 from telemetry.exporters import samples as take
 from telemetry.exporters.family import Family
 from telemetry.exporters.samples import RunView
@@ -171,7 +172,7 @@ FAMILIES: Final[tuple[Family[RunView], ...]] = (
         "gauge",
         "Measured emissions of a closed round in grams CO2eq, with PUE, its last attempt only. Not in "
         "it: silent clients. Absent where nothing of the part was known.",
-        take.round_emissions,
+        closed_rounds.round_emissions,
         ("round", "component"),
         tracked_only=True,
     ),
@@ -180,7 +181,7 @@ FAMILIES: Final[tuple[Family[RunView], ...]] = (
         "gauge",
         "Measured emissions of the run up to and with a closed round in grams CO2eq, every attempt "
         "and the set-up included.",
-        take.each_round(lambda row: row.cumulative_emissions_kg, GRAMS_PER_KG),
+        closed_rounds.each_round(lambda row: row.cumulative_emissions_kg, GRAMS_PER_KG),
         ("round",),
         tracked_only=True,
     ),
@@ -190,7 +191,7 @@ FAMILIES: Final[tuple[Family[RunView], ...]] = (
         "Measured energy of a closed round at the meter, before PUE, its last attempt only. Server: "
         "without the clients on its machine. Clients: accepted reports that carry an energy; absent "
         "where none does.",
-        take.round_energy,
+        closed_rounds.round_energy,
         ("round", "component"),
         tracked_only=True,
     ),
@@ -199,7 +200,7 @@ FAMILIES: Final[tuple[Family[RunView], ...]] = (
         "gauge",
         "Training metrics of a closed round, of its last attempt; which ones, as in "
         "fl_training_metric.",
-        take.round_training,
+        closed_rounds.round_training,
         ("round", "name", "split"),
     ),
     Family(
@@ -207,7 +208,7 @@ FAMILIES: Final[tuple[Family[RunView], ...]] = (
         "gauge",
         "Seconds from the start of a closed round to the start of the next, or to the end of the run, "
         "of its last attempt; waiting included.",
-        take.each_round(lambda row: row.duration_s),
+        closed_rounds.each_round(lambda row: row.duration_s),
         ("round",),
     ),
     Family(
@@ -215,7 +216,7 @@ FAMILIES: Final[tuple[Family[RunView], ...]] = (
         "gauge",
         "Share of a closed round's selected clients whose report on training was accepted; absent "
         "where nobody was selected. Of its last attempt.",
-        take.each_round(lambda row: row.coverage),
+        closed_rounds.each_round(lambda row: row.coverage),
         ("round",),
         tracked_only=True,
     ),
@@ -257,7 +258,7 @@ FAMILIES: Final[tuple[Family[RunView], ...]] = (
         "gauge",
         "Grams CO2eq since the best value of the run's value metric before ÷ points (0.01) gained by "
         "the last closed round; absent where it gained none, or earlier rounds are not shown.",
-        take.marginal,
+        closed_rounds.marginal,
         tracked_only=True,
     ),
     Family(

@@ -9,8 +9,9 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 
 from telemetry.domain import RoundSummary
+from telemetry.exporters.closed_rounds import OfClosedRounds
 from telemetry.exporters.family import Family, Labels, add
-from telemetry.exporters.samples import OfClosedRounds, RunView
+from telemetry.exporters.samples import RunView
 
 _Kept = tuple[Sequence[RoundSummary], Labels, list[Any]]
 """Closed rounds of a run, its training metrics, and the samples that a family made of them."""

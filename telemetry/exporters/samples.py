@@ -7,13 +7,11 @@ the open round shows in gauges only. What is unknown has no sample.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from telemetry.analysis.value import marginal_g_per_point
 from telemetry.budget import used_ratio
 from telemetry.domain import (
     GRAMS_PER_KG,
@@ -89,12 +87,14 @@ class RunView:
 # --- the run ---------------------------------------------------------------------------------
 
 
-def _one(value: float | None) -> Iterator[Sample]:
+def one(value: float | None) -> Iterator[Sample]:
+    """A sample without labels; of what is unknown, none."""
     if value is not None:
         yield (), value
 
 
-def _by_label(values: Mapping[str, float | None], factor: float = 1.0) -> Iterator[Sample]:
+def by_label(values: Mapping[str, float | None], factor: float = 1.0) -> Iterator[Sample]:
+    """A sample for each value that is known, under its one label."""
     for label, value in values.items():
         if value is not None:
             yield (label,), value * factor
@@ -140,7 +140,7 @@ def round_number(view: RunView) -> Iterator[Sample]:
 
 def planned(view: RunView) -> Iterator[Sample]:
     """As the run was started; absent for an open end."""
-    return _one(view.exposed.run.info.rounds_planned)
+    return one(view.exposed.run.info.rounds_planned)
 
 
 def started(view: RunView) -> Iterator[Sample]:
@@ -151,7 +151,7 @@ def started(view: RunView) -> Iterator[Sample]:
 def ended(view: RunView) -> Iterator[Sample]:
     """Seconds since 1970."""
     ended_at = view.exposed.run.ended_at
-    return _one(None if ended_at is None else ended_at.timestamp())
+    return one(None if ended_at is None else ended_at.timestamp())
 
 
 # --- emissions and energy --------------------------------------------------------------------
@@ -164,7 +164,7 @@ def emissions(view: RunView) -> Iterator[Sample]:
         "server": totals.server_emissions_kg,
         "clients": totals.clients_emissions_kg,
     }
-    return _by_label(parts, GRAMS_PER_KG)
+    return by_label(parts, GRAMS_PER_KG)
 
 
 def energy(view: RunView) -> Iterator[Sample]:
@@ -174,18 +174,18 @@ def energy(view: RunView) -> Iterator[Sample]:
         "server": totals.server_energy_kwh,
         "clients": totals.clients_energy_kwh,
     }
-    return _by_label(parts, JOULES_PER_KWH)
+    return by_label(parts, JOULES_PER_KWH)
 
 
 def phase_energy(view: RunView) -> Iterator[Sample]:
     """Joules on the server's meter in closed rounds."""
     phases = view.exposed.run.totals.phase_energy_kwh
-    return _by_label({str(phase): kwh for phase, kwh in phases.items()}, JOULES_PER_KWH)
+    return by_label({str(phase): kwh for phase, kwh in phases.items()}, JOULES_PER_KWH)
 
 
 def run_emissions(view: RunView) -> Iterator[Sample]:
     """Grams so far, with the open round."""
-    return _one(emissions_so_far_g(view))
+    return one(emissions_so_far_g(view))
 
 
 def emissions_so_far_g(view: RunView) -> float | None:
@@ -223,12 +223,12 @@ def estimates_so_far_kg(view: RunView) -> Mapping[Labels, float | None]:
 def budget(view: RunView) -> Iterator[Sample]:
     """As the run was started."""
     kg = view.exposed.run.info.budget_kg
-    return _one(None if kg is None else kg * GRAMS_PER_KG)
+    return one(None if kg is None else kg * GRAMS_PER_KG)
 
 
 def budget_used(view: RunView) -> Iterator[Sample]:
     """Of the budget, by all that is known so far."""
-    return _one(budget_used_ratio(view))
+    return one(budget_used_ratio(view))
 
 
 def budget_used_ratio(view: RunView) -> float | None:
@@ -275,7 +275,7 @@ def _source(factors: Factors) -> str:
 def network_bytes(view: RunView) -> Iterator[Sample]:
     """Of closed rounds; absent where nobody counted."""
     totals = view.exposed.run.totals
-    return _by_label(
+    return by_label(
         {"to_clients": totals.bytes_to_clients, "from_clients": totals.bytes_from_clients}
     )
 
@@ -283,13 +283,13 @@ def network_bytes(view: RunView) -> Iterator[Sample]:
 def rounds(view: RunView) -> Iterator[Sample]:
     """All ways to end, 0 included: that none ended so is known."""
     counts = view.exposed.run.totals.rounds
-    return _by_label({status: counts.get(status, 0) for status in CLOSED_STATUSES})
+    return by_label({status: counts.get(status, 0) for status in CLOSED_STATUSES})
 
 
 def reports(view: RunView) -> Iterator[Sample]:
     """All outcomes, 0 included."""
     totals = view.exposed.run.totals
-    return _by_label(
+    return by_label(
         {
             "accepted": totals.reports_accepted,
             "rejected": totals.reports_rejected,
@@ -314,12 +314,12 @@ def clients(view: RunView) -> Iterator[Sample]:
         }
     elif opened is not None:
         states["selected"] = opened.participants
-    return _by_label(states)
+    return by_label(states)
 
 
 def coverage(view: RunView) -> Iterator[Sample]:
     """Of the last closed round."""
-    return _one(None if view.last_closed is None else view.last_closed.coverage)
+    return one(None if view.last_closed is None else view.last_closed.coverage)
 
 
 def without_host(view: RunView) -> Iterator[Sample]:
@@ -332,7 +332,7 @@ def without_host(view: RunView) -> Iterator[Sample]:
 def epsilon(view: RunView) -> Iterator[Sample]:
     """The newest known."""
     spent = (row.privacy_epsilon for row in view.rounds_newest_first)
-    return _one(next((epsilon for epsilon in spent if epsilon is not None), None))
+    return one(next((epsilon for epsilon in spent if epsilon is not None), None))
 
 
 # --- training metrics ------------------------------------------------------------------------
@@ -356,70 +356,3 @@ def metrics_of(row: RoundSummary, names: Labels) -> Iterator[tuple[Labels, float
         for name in names:
             if name in values:
                 yield (name, split), values[name]
-
-
-# --- closed rounds ------------------------------------------------------------------------------
-
-
-class OfClosedRounds(ABC):
-    """Samples of closed rounds alone: the same ones as long as those and the run's metrics are."""
-
-    @abstractmethod
-    def __call__(self, view: RunView) -> Iterator[Sample]:
-        """The samples."""
-
-
-class Marginal(OfClosedRounds):
-    """Of the last closed round, where it made the model better than any before."""
-
-    def __call__(self, view: RunView) -> Iterator[Sample]:
-        """Grams per point, if it did."""
-        return _one(marginal_g_per_point(view.exposed.rounds, view.exposed.run.info.value_metric))
-
-
-OfRound = Callable[[RoundSummary, Labels], Iterator[Sample]]
-"""Samples of one round, without its number, given the names of the run's training metrics."""
-
-
-@dataclass(frozen=True, slots=True)
-class EachRound(OfClosedRounds):
-    """Samples of each of them."""
-
-    of_round: OfRound
-
-    def __call__(self, view: RunView) -> Iterator[Sample]:
-        """With the round's number as the first label."""
-        names = view.metric_names
-        for row in view.exposed.rounds:
-            number = str(row.round)
-            for labels, value in self.of_round(row, names):
-                yield (number, *labels), value
-
-
-def each_round(value: Callable[[RoundSummary], float | None], factor: float = 1.0) -> EachRound:
-    """One figure of each."""
-
-    def samples(row: RoundSummary, _: Labels) -> Iterator[Sample]:
-        known = value(row)
-        return _one(None if known is None else known * factor)
-
-    return EachRound(samples)
-
-
-def _emissions_of_round(row: RoundSummary, _: Labels) -> Iterator[Sample]:
-    """Grams by component."""
-    parts = {"server": row.server_emissions_kg, "clients": row.clients_emissions_kg}
-    return _by_label(parts, GRAMS_PER_KG)
-
-
-def _energy_of_round(row: RoundSummary, _: Labels) -> Iterator[Sample]:
-    """Joules by component."""
-    clients_kwh = row.clients_energy_kwh if row.clients_energy_reports else None
-    parts = {"server": row.server_energy_kwh, "clients": clients_kwh}
-    return _by_label(parts, JOULES_PER_KWH)
-
-
-marginal: Final = Marginal()
-round_emissions: Final = EachRound(_emissions_of_round)
-round_energy: Final = EachRound(_energy_of_round)
-round_training: Final = EachRound(metrics_of)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from fedserver.assemble import Server
+from fedserver.leftovers import FILE_NAME
 from fedserver_hooks.meter import ReplayMeter
 from fedserver_hooks.readings import Reading
 from telemetry import writer
@@ -178,3 +179,18 @@ def test_the_model_is_the_same_and_it_is_said_once(
         assert done.rounds[ROUNDS].clients_emissions_kg is not None
     else:
         assert all(row.server_emissions_kg is not None for row in done.rounds)
+
+
+def test_what_an_earlier_server_left_unreadable_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before there is a /metrics, and so from its first page on; the training goes its way."""
+    old = tmp_path / "runs" / "20260101-000000-abcdef" / FILE_NAME
+    old.parent.mkdir(parents=True)
+    old.write_text("{}")
+    with caplog.at_level(logging.WARNING):
+        done, scrapes = trained(tmp_path, nothing)
+    assert done.outcome.exit_code == 0
+    assert scrapes.errors("store") == 1
+    said = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert [str(old) in line for line in said] == [True]

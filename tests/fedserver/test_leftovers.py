@@ -18,6 +18,7 @@ from telemetry.errors import StoreError
 from telemetry.store import open_store
 from telemetry.store.memory import InMemoryStore
 from telemetry.testing import START, make_round, make_run
+from telemetry.writer import Failures
 
 RUN_ID = make_run().run_id
 ENDING = Ending("completed", START + timedelta(hours=1), None)
@@ -58,11 +59,11 @@ def test_what_was_kept_is_delivered_once_and_whole(tmp_path: Path, store: FullSt
     """Rounds as they were, the run's end, and no file is left."""
     path = kept(tmp_path, 1, 2)
     assert path.name == FILE_NAME
-    assert deliver(tmp_path, store) == 2
+    assert deliver(tmp_path, store, Failures()) == 2
     assert store.round(RUN_ID, 2) == make_round(2)
     assert store.run(RUN_ID).status == "completed"
     assert list(path.parent.iterdir()) == []
-    assert deliver(tmp_path, store) == 0
+    assert deliver(tmp_path, store, Failures()) == 0
 
 
 def test_of_a_run_that_keeps_no_rows_sums_are_kept_and_no_row(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_of_a_run_that_keeps_no_rows_sums_are_kept_and_no_row(tmp_path: Path) ->
     path = keep(tmp_path / RUN_ID, RUN_ID, [record], ENDING)
     text = path.read_text()
     assert not [word for word in ("node-", "c-", "host-of") if f'"{word}' in text], text
-    assert deliver(tmp_path, store) == 1
+    assert deliver(tmp_path, store, Failures()) == 1
     other.record_round(record)
     other.finish_run(RUN_ID, ENDING.status, ENDING.ended_at, ENDING.reason)
     assert list(store.rounds(RUN_ID)) == list(other.rounds(RUN_ID))
@@ -92,7 +93,7 @@ def test_a_file_whose_sums_are_of_another_round_is_left(tmp_path: Path, store: F
     content = json.loads(path.read_text())
     content["rounds"][0]["sums"]["round"] = 2
     path.write_text(json.dumps(content))
-    assert deliver(tmp_path, store) == 0
+    assert deliver(tmp_path, store, Failures()) == 0
     assert path.exists()
     assert rounds(store) == []
 
@@ -106,7 +107,7 @@ def test_a_round_that_the_store_has_otherwise_is_set_aside(
     path = kept(tmp_path, 1, 2)
     text = path.read_text()
     with caplog.at_level(logging.WARNING):
-        assert deliver(tmp_path, store) == 1
+        assert deliver(tmp_path, store, Failures()) == 1
     assert store.round(RUN_ID, 1) == theirs
     assert rounds(store) == [1, 2]
     assert store.run(RUN_ID).status == "completed"
@@ -116,16 +117,16 @@ def test_a_round_that_the_store_has_otherwise_is_set_aside(
     said = [record.getMessage() for record in caplog.records]
     assert any("round 1 (attempt 1)" in line for line in said)
     assert any(str(conflict) in line for line in said)
-    assert deliver(tmp_path, store) == 0, "it is not tried again"
+    assert deliver(tmp_path, store, Failures()) == 0, "it is not tried again"
 
 
 def test_a_second_conflict_does_not_replace_the_first(tmp_path: Path, store: FullStore) -> None:
     """A run that was resumed may leave rounds again."""
     store.record_round(make_round(1, server_kwh=0.5))
     first = kept(tmp_path, 1).read_text()
-    deliver(tmp_path, store)
+    deliver(tmp_path, store, Failures())
     second = kept(tmp_path, 1, 2).read_text()
-    deliver(tmp_path, store)
+    deliver(tmp_path, store, Failures())
     folder = tmp_path / RUN_ID
     assert (folder / "undelivered.conflict").read_text() == first
     assert (folder / "undelivered-2.conflict").read_text() == second
@@ -138,10 +139,10 @@ def test_a_conflict_whose_end_cannot_be_stored_is_tried_again(
     store.record_round(make_round(1, server_kwh=0.5))
     path = kept(tmp_path, 1)
     store.full = True
-    assert deliver(tmp_path, store) == 0
+    assert deliver(tmp_path, store, Failures()) == 0
     assert path.exists()
     store.full = False
-    deliver(tmp_path, store)
+    deliver(tmp_path, store, Failures())
     assert store.run(RUN_ID).status == "completed"
     assert not path.exists()
 
@@ -153,10 +154,10 @@ def test_sums_that_no_store_can_hold_stop_nothing(tmp_path: Path, store: FullSto
     content = json.loads(path.read_text())
     content["rounds"][0]["sums"]["phase_energy_kwh"] = {}
     path.write_text(json.dumps(content))
-    assert deliver(tmp_path, InMemoryStore()) == 0
+    assert deliver(tmp_path, InMemoryStore(), Failures()) == 0
     with closing(open_store(f"sqlite:///{tmp_path / 'telemetry.db'}")) as database:
         database.start_run(make_run(), Owner(host="test", pid=1, token="t"), START)
-        assert deliver(tmp_path, database) == 0
+        assert deliver(tmp_path, database, Failures()) == 0
     assert path.exists()
 
 
@@ -164,7 +165,7 @@ def test_a_reason_that_is_no_unicode_loses_no_round(tmp_path: Path, store: FullS
     """Half a character of a file's name, say, in an error's words. The end is tried again."""
     ending = Ending("failed", START + timedelta(hours=1), "no file caf\udce9")
     keep(tmp_path / RUN_ID, RUN_ID, [make_round(1)], ending)
-    deliver(tmp_path, store)
+    deliver(tmp_path, store, Failures())
     assert rounds(store) == [1]
 
 
@@ -179,11 +180,14 @@ def test_a_file_that_cannot_be_read_stays_and_stops_nothing(
     odd.parent.mkdir()
     odd.write_text(text)
     kept(tmp_path, 1)
+    failures = Failures()
     with caplog.at_level(logging.WARNING):
-        assert deliver(tmp_path, store) == 1
+        assert deliver(tmp_path, store, failures) == 1
     assert rounds(store) == [1]
     assert odd.read_text() == text
     (message,) = [record.getMessage() for record in caplog.records]
-    assert re.match(f"{odd} (is not read|could not be delivered) and stays: ", message)
+    said = rf"telemetry \(store\): {odd} (is not read|could not be delivered) and stays: "
+    assert re.match(said, message)
+    assert failures.counts == {"store": 1}
     assert "\n" not in message
     assert [record.exc_info for record in caplog.records] == [None]
