@@ -86,8 +86,9 @@ def keep_rest(output_dir: Path, recorder: RoundRecorder) -> bool:
 def deliver(output_dir: Path, store: Store, failures: Failures) -> int:
     """Put what earlier servers kept into the store; returns the number of rounds. Raises nothing.
 
-    What goes wrong is noted in ``failures``. A file that cannot be delivered stays where it is, and is tried again by the next start. One with
-    rounds that the store has with other content is set aside as ``undelivered.conflict``.
+    What goes wrong is noted in ``failures``. A file that cannot be delivered stays where it is, and is
+    tried again by the next start. One with rounds that the store has with other content is set aside as
+    ``undelivered.conflict``.
     """
     delivered = 0
     for path in sorted(output_dir.glob(f"*/{FILE_NAME}")):

@@ -92,8 +92,13 @@ class RunTotals:
             )
         }
         phases = {
-            phase: _add(f"{phase}_energy_kwh", self.phase_energy_kwh[phase], energy, rests)
-            for phase, energy in closed.phase_energy_kwh.items()
+            phase: _add(
+                f"{phase}_energy_kwh",
+                self.phase_energy_kwh[phase],
+                closed.phase_energy_kwh[phase],
+                rests,
+            )
+            for phase in SERVER_PHASES
         }
         grams, more = self.client_histogram.sum_g, closed.client_histogram.sum_g
         grams = _add("client_histogram", grams, more, rests) or 0.0

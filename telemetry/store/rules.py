@@ -52,14 +52,14 @@ def decide(new: RoundRecord, stored_revision: int, stored_closed: bool) -> Write
 
 
 def same_content(one: RoundRecord, other: RoundRecord) -> bool:
-    """Whether both say the same; a revision number alone is no content, and no place among others."""
-    return one.model_copy(update={"revision": other.revision, "sequence": other.sequence}) == other
+    """Whether both say the same; a revision number alone is no content."""
+    return one.model_copy(update={"revision": other.revision}) == other
 
 
 def same_figures(record: RoundRecord, stored: RoundSummary) -> bool:
     """`same_content` where the rows of the stored round were not kept."""
     new = record.summary(stored.cumulative_emissions_kg)
-    return replace(new, revision=stored.revision, sequence=stored.sequence) == stored
+    return replace(new, revision=stored.revision) == stored
 
 
 def impossible(record: RoundRecord) -> str | None:
