@@ -114,7 +114,7 @@ def _deliver(path: Path, store: Store, failures: Failures) -> int:
             store.record_round(record)
         except RoundConflict as error:  # somebody closed it meanwhile, with less in it
             refused += 1
-            failures.note(STAGE, f"{path}: {error}")
+            failures.note(STAGE, f"{path}, {error}")
     if content.ended_at is not None:
         store.finish_run(content.run_id, content.status, content.ended_at, content.reason)
     # Last of all: what raised above finds its file again.

@@ -9,11 +9,12 @@ seal, which then differs from every copy of the old one (log, ``run.json``, a pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import isclose
+from operator import attrgetter
 from typing import Any, Final
 
-from telemetry.domain import Histogram, RoundSummary, RunTotals, StoredRun, closing_order
+from telemetry.domain import Histogram, RoundSummary, RunTotals, StoredRun
 from telemetry.errors import RowsNotKept
 from telemetry.store import rules
 from telemetry.store.base import Store
@@ -90,7 +91,7 @@ def verify_run(store: Store, run_id: str) -> Verification:
         *_pruned(run, rounds),
         *_seal(run, rounds, unverified.append),
         *_rounds(store, rounds, unverified.append),
-        *_cumulative(rounds),
+        *_cumulative(run, rounds),
         *_totals(run, rounds, unverified.append),
     ]
     return Verification(
@@ -170,16 +171,19 @@ def _round(store: Store, row: RoundSummary) -> Iterator[Difference]:
 # --- over the rounds -------------------------------------------------------------------------------
 
 
-def _cumulative(rounds: Sequence[RoundSummary]) -> list[Difference]:
+def _cumulative(run: StoredRun, rounds: Sequence[RoundSummary]) -> list[Difference]:
     """Each round's cumulative figure: the totals of the rounds closed before it, and its own.
 
-    Rounds from before they said their place were closed by number nearly always; otherwise the figures
-    tell the order, for they never fall.
+    Rounds that say their place are in its order once the run has ended. Before, and of others: they were
+    closed by number nearly always; otherwise the figures tell the order, for they never fall.
     """
-    if any(row.sequence for row in rounds):
-        return list(_chained(sorted(rounds, key=closing_order)))
+    if run.ended_at is not None and any(row.sequence for row in rounds):
+        return list(_chained(sorted(rounds, key=attrgetter("closing_order"))))
+    as_they_came = sorted(
+        (replace(row, sequence=None) for row in rounds), key=attrgetter("closing_order")
+    )
     by_number = list(_chained(rounds))
-    return by_number and min(by_number, list(_chained(sorted(rounds, key=_closing))), key=len)
+    return by_number and min(by_number, list(_chained(as_they_came)), key=len)
 
 
 def _chained(rounds: Iterable[RoundSummary]) -> Iterator[Difference]:
@@ -190,12 +194,6 @@ def _chained(rounds: Iterable[RoundSummary]) -> Iterator[Difference]:
         if found is None and stored == 0 and row.evidence_sha256 is None:
             continue  # from before there was evidence, when a round that nobody measured made it 0
         yield from _compared(_name(row), "cumulative_emissions_kg", stored, found, _about)
-
-
-def _closing(row: RoundSummary) -> tuple[float, bool, float]:
-    known = row.cumulative_emissions_kg
-    own = row.measured_emissions_kg
-    return -1.0 if known is None else known, own is None, -(own or 0.0)
 
 
 def _totals(run: StoredRun, rounds: Sequence[RoundSummary], say: Say) -> Iterator[Difference]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fedserver.replies import MAX_OPTIONAL_METRICS
-from fedserver_hooks.recorder import BARRIER_S
+from fedserver_hooks.recorder import BARRIER_S, WAIT_S
 from telemetry.accounting import WINDOW_SLACK_S, Rules
 from telemetry.domain import CLIENT_BUCKETS_G, GRAMS_PER_KG, JOULES_PER_KWH
 from telemetry.exporters.samples import MAX_OWN_METRIC_NAMES
@@ -26,7 +26,7 @@ from telemetry.store.base import LEASE_EXPIRES_S, LEASE_RENEW_S
         ("most that a client draws, W", Rules().max_client_power_w, 100_000),
         ("a lease is renewed every, s", LEASE_RENEW_S, 10),
         ("a lease has expired after, s", LEASE_EXPIRES_S, 60),
-        ("a round waits for the one before at most, s", BARRIER_S, 0.25),
+        ("a call of the training's takes at most, s", BARRIER_S, 0.25),
         ("names of metrics kept in a run", MAX_OPTIONAL_METRICS, 32),
         ("names of metrics shown of a user's own app", MAX_OWN_METRIC_NAMES, 16),
     ],
@@ -35,6 +35,11 @@ from telemetry.store.base import LEASE_EXPIRES_S, LEASE_RENEW_S
 def test_a_number_is_the_stated_one(name: str, value: Any, stated: Any) -> None:
     """In units that its name or this list says."""
     assert value == stated, name
+
+
+def test_a_round_waits_for_the_one_before_for_less_than_a_call_may_take() -> None:
+    """Waking up takes a while, and the call does something, too."""
+    assert WAIT_S <= 0.8 * BARRIER_S
 
 
 def test_the_classes_of_the_clients_distribution_are_half_decades() -> None:

@@ -17,7 +17,7 @@ Which figures move:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 from typing import Final
@@ -26,9 +26,11 @@ from telemetry.domain import (
     GRAMS_PER_KG,
     Factors,
     ReportRecord,
+    Rest,
     RoundRecord,
     RoundSummary,
     RunTotals,
+    added,
     communication_kg,
     emissions_kg,
     sum_known,
@@ -151,8 +153,8 @@ def recost_run(
     for row, record in rounds:
         changed, kept = _without_rows(row, changes) if record is None else _round(record, changes)
         stored, recosted = stored.plus(row), recosted.plus(changed)
-        changed = replace(changed, cumulative_emissions_kg=recosted.total_emissions_kg)
         told.append(RecostedRound(stored=row, recosted=changed, kept=kept))
+    told = _added_up(told)
     return Recost(
         changes=changes,
         rounds=tuple(told),
@@ -160,6 +162,19 @@ def recost_run(
         recosted=recosted,
         kept=Kept.sum(item.kept for item in told),
     )
+
+
+def _added_up(rounds: Sequence[RecostedRound]) -> list[RecostedRound]:
+    """With the recosted cumulative figures, added up as the stored ones were."""
+    total: float | None = None
+    rest: Rest = ()
+    with_it: dict[int, RecostedRound] = {}
+    for place in sorted(range(len(rounds)), key=lambda place: rounds[place].stored.closing_order):
+        item = rounds[place]
+        total, rest = added(total, rest, item.recosted, item.recosted.measured_emissions_kg)
+        changed = replace(item.recosted, cumulative_emissions_kg=total)
+        with_it[place] = replace(item, recosted=changed)
+    return [with_it[place] for place in range(len(rounds))]
 
 
 def recost_round(record: RoundRecord, changes: Changes) -> RoundRecord:

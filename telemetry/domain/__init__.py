@@ -11,11 +11,11 @@ codecarbon gives them, energies kWh at the meter (before PUE).
 from __future__ import annotations
 
 from telemetry.domain.columns import Columns
-from telemetry.domain.delivery import PendingRound, PendingRun, RunEnd, closing_order
+from telemetry.domain.delivery import PendingRound, PendingRun, RunEnd
 from telemetry.domain.energy import emissions_kg, metered_part
 from telemetry.domain.estimates import communication_kg
 from telemetry.domain.evidence import canonical_json, sha256_of
-from telemetry.domain.exact import Rest, exactly
+from telemetry.domain.exact import Rest
 from telemetry.domain.parts import (
     Factors,
     Histogram,
@@ -27,7 +27,7 @@ from telemetry.domain.parts import (
 )
 from telemetry.domain.round import RoundRecord
 from telemetry.domain.rowless import RowlessRound
-from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun
+from telemetry.domain.run import ExposedRun, Owner, RunInfo, RunTotals, StoredRun, added
 from telemetry.domain.summary import RoundSummary
 from telemetry.domain.times import UTC_TEXT_LENGTH, utc_text, utc_texts
 from telemetry.domain.vocabulary import (
@@ -106,11 +106,10 @@ __all__ = [
     "ServerPhase",
     "ShortText",
     "StoredRun",
+    "added",
     "canonical_json",
-    "closing_order",
     "communication_kg",
     "emissions_kg",
-    "exactly",
     "field_names",
     "metered_part",
     "sha256_of",

@@ -26,6 +26,18 @@ class PendingRound:
         """(round, attempt)"""
         return self.round, self.attempt
 
+    @property
+    def closing_order(self) -> tuple[float, ...]:
+        """Sorts rounds as their server closed them, so that a receiver adds them up in the same order.
+
+        Those that do not say their place as `RoundSummary.closing_order` does, but starts decide.
+        """
+        if self.sequence is not None:
+            return 1, self.sequence, self.attempt, self.round
+        known = self.cumulative_emissions_kg
+        started = self.started_at.timestamp()
+        return 0, -1.0 if known is None else known, started, self.round, self.attempt
+
     @classmethod
     def of(cls, row: RoundSummary) -> PendingRound:
         """What is needed of a stored round."""
@@ -37,19 +49,6 @@ class PendingRound:
             cumulative_emissions_kg=row.cumulative_emissions_kg,
             sequence=row.sequence,
         )
-
-
-def closing_order(row: RoundSummary | PendingRound) -> tuple[object, ...]:
-    """Sorts rounds as their server closed them.
-
-    Those that do not say which they are (of older servers, they came first) as they were added up: the
-    cumulative figure never falls, whatever the clock does; starts decide between equal ones.
-    """
-    known = row.cumulative_emissions_kg
-    return (
-        row.sequence is not None, row.sequence or 0,
-        known is not None, known or 0.0, row.started_at, row.round, row.attempt,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,16 +8,19 @@ double, and one that never falls where nothing negative is added.
 
 from __future__ import annotations
 
-from math import fsum, isinf
+from math import fsum, inf, isfinite
 
 Rest = tuple[float, ...]
 """What the rounding of a sum left out; nothing of most sums of few parts."""
 
 
 def exactly(total: float, rest: Rest, value: float) -> tuple[float, Rest]:
-    """The sum ``total`` + ``rest`` + ``value``, rounded once, and the new rest; infinite, with none."""
+    """The sum ``total`` + ``rest`` + ``value``, rounded once, and the new rest.
+
+    Beyond all numbers it is infinite, and of what is no number it is none; there is no rest then.
+    """
     new = total + value
-    if isinf(new):
+    if not isfinite(new):
         return new, ()
     if not rest:
         # Knuth's TwoSum: what one addition left out, exactly.
@@ -25,7 +28,10 @@ def exactly(total: float, rest: Rest, value: float) -> tuple[float, Rest]:
         left = (total - (new - part)) + (value - part)
         return (new, (left,)) if left else (new, ())
     parts = [total, *rest, value]
-    new = fsum(parts)
+    try:
+        new = fsum(parts)
+    except OverflowError:
+        return inf, ()
     lefts = []
     parts.append(-new)
     while left := fsum(parts):

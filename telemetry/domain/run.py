@@ -57,7 +57,7 @@ class RunTotals:
     client_histogram: Histogram = field(default_factory=Histogram)
     rests: Mapping[str, Rest] = field(default_factory=lambda: MappingProxyType({}))
     """What the rounding of a sum left out, by its name (`telemetry.domain.exact`): the sums are then the
-    same in whatever order the rounds come.
+    same in whatever order rounds come that say their place.
     """
 
     def plus(self, closed: RoundSummary) -> RunTotals:
@@ -66,8 +66,15 @@ class RunTotals:
         if closed.round > 0:
             rounds[closed.status] = rounds.get(closed.status, 0) + 1
         rests = dict(self.rests)
+
+        def add(name: str, total: float | None, value: float | None) -> float | None:
+            with_it, rest = added(total, rests.pop(name, ()), closed, value)
+            if rest:
+                rests[name] = rest
+            return with_it
+
         sums = {
-            name: _add(name, getattr(self, name), value, rests)
+            name: add(name, getattr(self, name), value)
             for name, value in (
                 ("server_energy_kwh", closed.server_energy_kwh),
                 # The 0 of a round that nobody took part in, such as the set-up, is no knowledge of
@@ -92,16 +99,15 @@ class RunTotals:
             )
         }
         phases = {
-            phase: _add(
+            phase: add(
                 f"{phase}_energy_kwh",
                 self.phase_energy_kwh[phase],
                 closed.phase_energy_kwh[phase],
-                rests,
             )
             for phase in SERVER_PHASES
         }
         grams, more = self.client_histogram.sum_g, closed.client_histogram.sum_g
-        grams = _add("client_histogram", grams, more, rests) or 0.0
+        grams = add("client_histogram", grams, more) or 0.0
         return RunTotals(
             rounds=MappingProxyType(rounds),
             **sums,
@@ -122,16 +128,19 @@ class RunTotals:
         return replace(self, reports_late=self.reports_late + count)
 
 
-def _add(
-    name: str, total: float | None, value: float | None, rests: dict[str, Rest]
-) -> float | None:
-    """A sum with one more value; what its rounding leaves out goes into ``rests``."""
+def added(
+    total: float | None, rest: Rest, closed: RoundSummary, value: float | None
+) -> tuple[float | None, Rest]:
+    """A sum over rounds with the value of one more, None if it has none, and what rounding left out.
+
+    Rounds that do not say their place are of servers that added up plainly: the figures of such a run,
+    and its seal, are to be the ones that its server has.
+    """
     if value is None:
-        return total
-    with_it, rest = exactly(total or 0.0, rests.pop(name, ()), value)
-    if rest:
-        rests[name] = rest
-    return with_it
+        return total, rest
+    if closed.sequence is None:
+        return (total or 0.0) + value, rest
+    return exactly(total or 0.0, rest, value)
 
 
 def _add_int(total: int | None, value: int | None) -> int | None:

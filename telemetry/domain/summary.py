@@ -144,6 +144,21 @@ class RoundSummary:
         )
 
     @property
+    def closing_order(self) -> tuple[float, ...]:
+        """Sorts the closed rounds of a run as its server closed them.
+
+        Those that do not say their place (they are of older servers, and came first) as they were added
+        up: the cumulative figure never falls, whatever a clock does, and of equal ones only the first
+        added anything.
+        """
+        if self.sequence is not None:
+            return 1, self.sequence, self.attempt, self.round
+        known, own = self.cumulative_emissions_kg, self.measured_emissions_kg
+        return (
+            0, -1.0 if known is None else known, own is None, -(own or 0.0), self.attempt, self.round,
+        )  # fmt: skip
+
+    @property
     def measured_emissions_kg(self) -> float | None:
         """What the round adds to its run's total; None where nothing of it is known.
 

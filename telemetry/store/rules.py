@@ -20,8 +20,7 @@ from telemetry.domain import (
     RunEnd,
     RunStatus,
     StoredRun,
-    closing_order,
-    exactly,
+    added,
 )
 from telemetry.errors import RunNotFound
 from telemetry.store.base import LEASE_EXPIRES_S
@@ -151,17 +150,19 @@ def sealed(run: StoredRun, rounds: Iterable[RoundSummary]) -> str | None:
 def wrongly_added(rounds: Iterable[RoundSummary]) -> list[RoundSummary]:
     """Closed rounds whose cumulative figure is not that of the order of their closing, with it.
 
-    They may have come in another. Where no round says its place, all are taken to be right.
+    They may have come in another. Where no round says its place, a run that was never resumed was closed
+    by number; how the attempts of another lie among each other is not known, and it stays as it is.
     """
-    rows = sorted(rounds, key=closing_order)
+    rows = sorted(rounds, key=attrgetter("closing_order"))
     if not any(row.sequence for row in rows):
-        return []
+        if any(row.attempt > 1 for row in rows):
+            return []
+        rows.sort(key=attrgetter("round"))
     total: float | None = None
     rest: Rest = ()
     wrong = []
     for row in rows:
-        if row.measured_emissions_kg is not None:
-            total, rest = exactly(total or 0.0, rest, row.measured_emissions_kg)
+        total, rest = added(total, rest, row, row.measured_emissions_kg)
         if row.cumulative_emissions_kg != total:
             wrong.append(replace(row, cumulative_emissions_kg=total))
     return wrong
@@ -230,7 +231,7 @@ def pending_run(
     return PendingRun(
         run=run,
         announced=announced and known_end in (None, run.ended_at),
-        rounds=tuple(sorted(rounds, key=closing_order)),
+        rounds=tuple(sorted(rounds, key=attrgetter("closing_order"))),
         end=None if known_end == run.ended_at else end,
     )
 

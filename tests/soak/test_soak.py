@@ -6,15 +6,20 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import LONGEST
-from tests.fedserver.clients import ROOT
+from tests.fedserver.clients import ROOT, wait_until
 from tests.soak.faults import KINDS, OFTEN, schedule
+from tests.soak.fleet import PATIENCE_S, RUN_S, Trainee, reference
 
 COUNT = len(KINDS) + len(OFTEN)
+NOBODY = "http://127.0.0.1:9"
+"""An address where no service is."""
 
 
 def test_a_seed_stands_for_its_faults() -> None:
@@ -27,6 +32,24 @@ def test_a_seed_stands_for_its_faults() -> None:
     assert [fault.at_s for fault in faults] == sorted(fault.at_s for fault in faults)
     assert all(10 < fault.at_s < 600 for fault in faults)
     assert next(fault.seconds for fault in faults if fault.kind == "PostgreSQL stops") == 30.0
+
+
+@pytest.mark.slow
+def test_a_start_on_a_full_disk_is_tried_again(tmp_path: Path) -> None:
+    """The server gives up in plain words; the soak counts that, and the next one trains."""
+    model = reference(tmp_path / "reference")
+    trainee = Trainee("a", tmp_path / "a", tmp_path / "telemetry.db", service=NOBODY, model=model)
+    trainee.start()
+    wait_until(lambda: trainee.process() is not None, PATIENCE_S)
+    first = trainee.process()
+    assert first is not None
+    # Its calls are timed into a file that must be there; the database comes later.
+    while not list(trainee.folder.glob("hook-times*")) and first.poll() is None:
+        time.sleep(0.001)
+    trainee.fill_disk(first)
+    wait_until(lambda: trainee.process() is not first, PATIENCE_S)
+    trainee.stop(RUN_S)
+    assert (trainee.refused, trainee.completed, trainee.problems) == (1, 1, [])
 
 
 @pytest.mark.slow

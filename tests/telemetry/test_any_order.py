@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from math import fsum
 from typing import Any
 
 import pytest
@@ -178,6 +179,95 @@ def test_what_an_older_server_closed_comes_before_what_says_its_place() -> None:
         store.finish_run(RUN_ID, "completed", START + timedelta(hours=1), None)
         by_sum = sorted(store.rounds(RUN_ID), key=lambda row: row.cumulative_emissions_kg or 0.0)
         assert [row.round for row in by_sum] == [0, 2, 1, 3, 4]
+
+
+def closed(number: int, sequence: int | None = None, attempt: int = 1, **facts: Any) -> RoundRecord:
+    """A round whose figures no double holds exactly."""
+    clients = {"1": 0.1 / (number + 7 * attempt)}
+    return make_round(number, attempt=attempt, sequence=sequence, clients=clients, **facts)
+
+
+def test_an_older_server_adds_up_plainly_and_so_does_whoever_takes_its_rounds() -> None:
+    """Its figures, and its seal, are the ones that it has."""
+    with closing(open_store("memory://")) as store:
+        store.start_run(make_run(), OWNER, START)
+        plain = 0.0
+        for number in range(30):
+            record = closed(number)
+            store.record_round(record)
+            plain += record.total_emissions_kg or 0.0
+        store.finish_run(RUN_ID, "completed", START + timedelta(hours=1), None)
+        assert store.run(RUN_ID).totals.total_emissions_kg == plain
+        assert list(store.rounds(RUN_ID))[-1].cumulative_emissions_kg == plain
+        assert plain != fsum(closed(number).total_emissions_kg or 0.0 for number in range(30))
+
+
+@pytest.mark.parametrize("order", [(0, 2, 3, 1), (3, 2, 1, 0)])
+def test_rounds_of_an_older_server_that_was_not_resumed_are_in_order_by_number(
+    order: tuple[int, ...],
+) -> None:
+    """Cumulative figures and seal are those of the run that came in order."""
+    with closing(open_store("memory://")) as one, closing(open_store("memory://")) as other:
+        for store, numbers in ((one, range(4)), (other, order)):
+            store.start_run(make_run(), OWNER, START)
+            for number in numbers:
+                store.record_round(closed(number))
+            store.finish_run(RUN_ID, "completed", START + timedelta(hours=1), None)
+        assert list(other.rounds(RUN_ID)) == list(one.rounds(RUN_ID))
+        assert other.run(RUN_ID).sha256 == one.run(RUN_ID).sha256
+
+
+def test_a_run_that_a_newer_server_resumed_is_delivered_as_it_is() -> None:
+    """Rounds that do not say their place first, in the order in which they were added up."""
+    with closing(open_store("memory://")) as ours, closing(open_store("memory://")) as theirs:
+        ours.start_run(make_run(), OWNER, START)
+        kept = [closed(number) for number in range(5)]
+        kept += [closed(0, 6, 2), closed(4, 7, 2), closed(5, 8), closed(6, 9)]
+        for record in kept:
+            ours.record_round(record)
+        before = list(ours.rounds(RUN_ID))
+        end = START + timedelta(hours=1)
+        ours.finish_run(RUN_ID, "completed", end, None)
+        assert list(ours.rounds(RUN_ID)) == before
+        (waiting,) = ours.undelivered("http://service", START, OWNER)
+        theirs.deliver([DeliveredRun(writer="a", info=make_run())], START)
+        for pending in waiting.rounds:
+            record = ours.round(RUN_ID, *pending.key)
+            theirs.deliver([DeliveredRounds(writer="a", run_id=RUN_ID, records=(record,))], START)
+        ended = DeliveredEnd(writer="a", run_id=RUN_ID, status="completed", ended_at=end)
+        theirs.deliver([ended], START)
+        assert_same(theirs, ours)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0)])
+def test_two_rounds_of_one_place_lie_the_same_way_in_any_order(order: tuple[int, ...]) -> None:
+    """As a program might say it that counts wrongly."""
+    rounds = [closed(0, 1), closed(1, 2), closed(2, 2), closed(1, 2, 2)]
+    with closing(open_store("memory://")) as store:
+        store.start_run(make_run(), OWNER, START)
+        for place in order:
+            store.record_round(rounds[place])
+        store.finish_run(RUN_ID, "completed", START + timedelta(hours=1), None)
+        by_sum = sorted(store.rounds(RUN_ID), key=lambda row: row.cumulative_emissions_kg or 0.0)
+        assert [(row.round, row.attempt) for row in by_sum] == [(0, 1), (1, 1), (2, 1), (1, 2)]
+
+
+def test_an_older_round_that_nobody_measured_keeps_its_figure_whatever_the_clock() -> None:
+    """Of two with the same figure, the one that added it came first."""
+    with closing(open_store("memory://")) as store:
+        store.start_run(make_run(), OWNER, START)
+        late, early = START + timedelta(minutes=5), START + timedelta(minutes=1)
+        store.record_round(closed(0, started_at=late, ended_at=late + timedelta(minutes=1)))
+        store.record_round(
+            make_round(
+                1, server_kwh=None, clients={"1": "missing"},
+                started_at=early, ended_at=early + timedelta(minutes=1),
+            )
+        )  # fmt: skip
+        store.record_round(closed(2, 3))
+        before = list(store.rounds(RUN_ID))
+        store.finish_run(RUN_ID, "completed", START + timedelta(hours=1), None)
+        assert list(store.rounds(RUN_ID)) == before
 
 
 @pytest.mark.parametrize("minutes", [1, -1])

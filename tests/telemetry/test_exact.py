@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import fields
 from fractions import Fraction
-from math import fsum, inf
+from math import fsum, inf, isnan, nan
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.domain import Rest, RunTotals, exactly
+from telemetry.domain import Rest, RunTotals
+from telemetry.domain.exact import exactly
 from telemetry.testing import make_round
 
 amounts = st.floats(min_value=0.0, max_value=1e90)
@@ -43,8 +45,13 @@ def test_a_sum_of_what_is_not_negative_never_falls(values: list[float]) -> None:
 
 
 def test_beyond_all_numbers_a_sum_is_infinite() -> None:
-    """As an ordinary one; it raises nothing."""
+    """As an ordinary one; it raises nothing, and ends."""
     assert added([1e308, 1e308, 0.1]) == (inf, ())
+    assert exactly(sys.float_info.max, (2.0**969,), 2.0**969) == (inf, ())
+    assert exactly(inf, (), 1.0) == (inf, ())
+    total, rest = exactly(1.0, (1e-20,), nan)
+    assert isnan(total)
+    assert rest == ()
 
 
 @given(st.randoms(use_true_random=False))
@@ -53,6 +60,7 @@ def test_the_totals_of_a_run_are_those_of_any_order(chance: random.Random) -> No
     rows = [
         make_round(
             number,
+            sequence=number + 1,
             server_kwh=chance.random() * 10.0 ** chance.randint(-9, 0),
             clients={"a": chance.random() * 10.0 ** chance.randint(-9, 0)},
         ).summary()

@@ -177,6 +177,32 @@ def test_any_course_of_a_run_is_verified(shared: Store, played: list[tuple[str, 
     assert verify_run(shared, driver.run_id).differences == ()
 
 
+def test_rounds_out_of_order_are_no_fault_of_a_run_that_goes_on() -> None:
+    """Its end puts the cumulative figures in order; they are verified before and after."""
+    with closing(open_store("memory://")) as store:
+        store.start_run(make_run(), OWNER, START)
+        for number in (0, 2, 1, 3):
+            clients = {"a": 0.1 * (number + 1)}
+            store.record_round(make_round(number, sequence=number + 1, clients=clients))
+        assert verify_run(store, RUN_ID).differences == ()
+        store.finish_run(RUN_ID, "completed", START.replace(hour=4))
+        assert verify_run(store, RUN_ID).differences == ()
+
+
+def test_a_run_that_was_resumed_by_a_newer_server_is_verified() -> None:
+    """Sums of its older rounds are plain."""
+    with closing(open_store("memory://")) as store:
+        store.start_run(make_run(), OWNER, START)
+        for number in range(6):
+            clients = {"a": 0.1 / (number + 7)}
+            store.record_round(make_round(number, clients=clients))
+        store.record_round(make_round(0, attempt=2, sequence=7, clients={"a": 0.3}))
+        store.record_round(make_round(6, sequence=8, clients={"a": 0.1}))
+        assert verify_run(store, RUN_ID).differences == ()
+        store.finish_run(RUN_ID, "completed", START.replace(hour=4))
+        assert verify_run(store, RUN_ID).differences == ()
+
+
 # --- one cell of every kind ------------------------------------------------------------------------
 
 NOT_FACTS = {
@@ -313,6 +339,9 @@ def test_what_no_program_of_ours_wrote_is_a_difference(path: Path) -> None:
     found = changed(path, f"UPDATE reports SET counted_emissions_kg = 'much' WHERE {ROUND}")
     assert any("unreadable" in difference.stored for difference in found.differences)
     found = changed(path, f"UPDATE rounds SET train_metrics = '{{' WHERE {ROUND}")
+    assert any("unreadable" in difference.stored for difference in found.differences)
+    nan = 'replace(client_histogram, \'"sum_g": \', \'"sum_g": NaN, "was": \')'
+    found = changed(path, f"UPDATE rounds SET client_histogram = {nan} WHERE {ROUND}")
     assert any("unreadable" in difference.stored for difference in found.differences)
 
 
