@@ -80,7 +80,7 @@ def facts(wires: list[dict[str, Any]]) -> RoundFacts:
         status="completed", reason=None, started_at=BEGIN, ended_at=BEGIN + 60,
         connected=len(wires), factors=FACTORS, server_host_id="5e5e5e5e5e5e", rules=Rules(),
         participants=clients, reports=received, laps=(make_lap(0.01),),
-        history=BareHistory().of,
+        history=BareHistory().of, sequence=2,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def size_of(folder: Path, rounds: int, clients: int) -> int:
     record = account(facts([wire(node) for node in range(clients)]))
     store.start_run(make_run(record.run_id, factors=FACTORS), OWNER, START)
     for number in range(1, rounds + 1):
-        store.record_round(record.model_copy(update={"round": number}))
+        store.record_round(record.model_copy(update={"round": number, "sequence": number + 1}))
     store.close()
     return sum(file.stat().st_size for file in folder.glob(f"{name}*"))
 

@@ -159,7 +159,8 @@ def requests_per_s(
             client.announce(make_run(run_id))
             client.close()
         rounds = [
-            bodies.round_json(make_round(n, run_id=run_id, clients=CLIENTS)) for n in range(each)
+            bodies.round_json(make_round(n, run_id=run_id, clients=CLIENTS, sequence=n + 1))
+            for n in range(each)
         ]
         given = [rounds[n - 1] if n % 10 == 9 else one for n, one in enumerate(rounds)]
         processes.append(context.Process(target=send, args=(address, run_id, given, start, took)))

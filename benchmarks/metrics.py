@@ -71,6 +71,7 @@ def fill(store: Store) -> None:
             make_round(
                 n,
                 run_id=run_id,
+                sequence=n,
                 clients=CLIENTS,
                 server_kwh=0.001,
                 train_metrics={"accuracy": 0.5 + n / 100, "loss": 1 / n},

@@ -69,7 +69,9 @@ def make_record() -> RoundRecord:
         replace(one, started_at=START + later(n, 2), ended_at=START + later(n, 32))
         for n, one in enumerate(record.reports)
     )
-    return record.model_copy(update={"participants": participants, "reports": reports})
+    return record.model_copy(
+        update={"participants": participants, "reports": reports, "sequence": 1}
+    )
 
 
 def timed_s(work: Callable[[], object]) -> float:

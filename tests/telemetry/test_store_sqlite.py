@@ -22,7 +22,7 @@ from sqlalchemy import event
 from telemetry.domain import Owner, RunTotals
 from telemetry.errors import SchemaUnknown, StoreError
 from telemetry.store import open_store
-from telemetry.store.sql import queries
+from telemetry.store.sql import mapping, queries
 from telemetry.store.sql.sqlite import make_engine, open_sqlite
 from telemetry.store.sql.store import SqlStore
 from telemetry.testing import OWNER, RUN_ID, START, make_report, make_round, make_run
@@ -546,3 +546,24 @@ def test_a_deletion_that_leaves_traces_says_so(
         assert sum(traces(path, pseudonym).values()) > 0
     store.delete_run("other-run", START)
     assert set(traces(path, pseudonym).values()) == {0}
+
+
+def test_totals_are_those_of_the_row_that_is_read(store: SqlStore, path: Path):
+    """What was written last is remembered and taken for it, but never for another row."""
+    store.record_round(make_round(1, sequence=1, clients={"a": 0.1}))
+    totals = store.run(RUN_ID).totals
+    row = mapping.totals_row(RUN_ID, totals)
+    assert mapping.totals_from_row(row) is totals
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE run_totals SET reports_late = 7")
+    store.record_round(make_round(2, sequence=2, clients={"a": 0.2}))
+    assert store.run(RUN_ID).totals.reports_late == 7
+    other = (*row[:-1], '{"total_emissions_kg": [1e-30]}')
+    assert mapping.totals_from_row(other) == replace(totals, rests={"total_emissions_kg": (1e-30,)})
+
+
+def test_not_every_run_that_ever_was_is_remembered():
+    """A service sees ever new ones."""
+    for number in range(3 * mapping.MAX_REMEMBERED):
+        mapping.totals_row(f"run-{number}", RunTotals())
+        assert len(mapping._last_written) <= mapping.MAX_REMEMBERED

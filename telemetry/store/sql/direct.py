@@ -13,24 +13,27 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from telemetry.domain import utc_text
+from telemetry.domain import RunTotals, utc_text
 from telemetry.store.sql import driver, mapping
 from telemetry.store.sql.mapping import RoundKey, Values
 
 KEYS_AT_ONCE: Final = 64
 """Rounds, or runs, in one statement."""
 _STATE: Final = ("status", "reason", "ended_at", "pruned_at", "writer")
-_LOCKED: Final = (*mapping.TOTALS_COLUMNS, *_STATE)
+_STATE_FROM: Final = len(mapping.TOTALS_COLUMNS)
 
 
-def lock_runs(connection: Connection, run_ids: Iterable[str]) -> list[Values]:
-    """State and totals of those runs that are there, locked in the order of their ids."""
-    rows: list[Values] = []
+def lock_runs(
+    connection: Connection, run_ids: Iterable[str]
+) -> list[tuple[str, Values, RunTotals]]:
+    """Id, state and totals of those runs that are there, locked in the order of their ids."""
+    locked: list[tuple[str, Values, RunTotals]] = []
     for some in _parts(sorted(set(run_ids))):
-        for found in _execute(connection, _lock, some, some):
-            row = dict(zip(_LOCKED, found, strict=True))
-            rows.append(row | _times(row, "ended_at", "pruned_at"))
-    return rows
+        for row in _execute(connection, _lock, some, some):
+            state = dict(zip(_STATE, row[_STATE_FROM:], strict=True))
+            state |= _times(state, "ended_at", "pruned_at")
+            locked.append((row[0], state, mapping.totals_from_row(row[:_STATE_FROM])))
+    return locked
 
 
 def revisions(connection: Connection, keys: Iterable[RoundKey]) -> dict[RoundKey, tuple[int, bool]]:

@@ -277,7 +277,7 @@ _get_totals: Final = attrgetter(*_TOTALS_SCALARS)
 
 def totals_row(run_id: str, totals: RunTotals) -> Row:
     """The row of `TOTALS_COLUMNS`."""
-    return (
+    row = (
         run_id,
         *(totals.rounds.get(status, 0) for status in _ROUND_COUNTS),
         *_get_totals(totals),
@@ -285,6 +285,23 @@ def totals_row(run_id: str, totals: RunTotals) -> Row:
         histogram_text(totals.client_histogram),
         _json(dict(totals.rests)),
     )
+    if len(_last_written) >= MAX_REMEMBERED:
+        _last_written.clear()
+    _last_written[run_id] = row, totals
+    return row
+
+
+def totals_from_row(row: Row) -> RunTotals:
+    """Inverse of `totals_row`; of the row that was made last for its run, what it was made of."""
+    known = _last_written.get(row[0])
+    if known is not None and known[0] == row:
+        return known[1]
+    return totals_from_values(dict(zip(TOTALS_COLUMNS, row, strict=True)))
+
+
+MAX_REMEMBERED: Final = 1_000
+_last_written: Final[dict[str, tuple[Row, RunTotals]]] = {}
+"""By run. Whoever adds up a run's rounds reads again and again what it has just written."""
 
 
 def totals_from_values(values: Values) -> RunTotals:

@@ -35,15 +35,15 @@ def lock(connection: Connection, run_ids: Iterable[str]) -> dict[str, LockedRun]
     Locked in the order of their ids, so that no two who want some of the same wait for each other.
     """
     return {
-        values["run_id"]: LockedRun(
-            status=values["status"],
-            reason=values["reason"],
-            ended_at=values["ended_at"],
-            pruned_at=values["pruned_at"],
-            writer=values["writer"],
-            totals=mapping.totals_from_values(values),
+        run_id: LockedRun(
+            status=state["status"],
+            reason=state["reason"],
+            ended_at=state["ended_at"],
+            pruned_at=state["pruned_at"],
+            writer=state["writer"],
+            totals=totals,
         )
-        for values in direct.lock_runs(connection, run_ids)
+        for run_id, state, totals in direct.lock_runs(connection, run_ids)
     }
 
 
