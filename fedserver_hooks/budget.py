@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Final
 
-from fedserver_hooks.recorder import WAIT_S, RoundRecorder
+from fedserver_hooks.recorder import RoundRecorder
 from telemetry.budget import WARN_FROM, Reporters, Verdict, judge
 from telemetry.domain import ReportRecord, RoundRecord, RoundSummary, utc_now
 from telemetry.errors import RowsNotKept, StoreError
@@ -20,6 +20,8 @@ from telemetry.store.base import Store
 
 logger = logging.getLogger(__name__)
 
+WAIT_S = 0.24
+"""For so long a round waits for a verdict: that, too, is no longer than `recorder.BARRIER_S`."""
 SETTLE_S: Final = 10.0
 """How long a verdict waits for the last round to be on disk; the training does not wait so long."""
 
@@ -70,7 +72,7 @@ class BudgetWatch:
     def before_round(self, number: int, wait_s: float | None = None) -> Verdict | None:
         """The newest verdict before round ``number``; None while there is none. Never raises.
 
-        Waits at most ``wait_s`` (`recorder.WAIT_S`) for it.
+        Waits at most ``wait_s`` (`WAIT_S`) for it.
         """
         if self._asking is None or not self._asking.is_alive():
             # One that takes longer is not waited for a second time.

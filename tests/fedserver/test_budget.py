@@ -226,7 +226,8 @@ def test_a_server_process_says_so_and_exits_with_0(tmp_path: Path) -> None:
         server = stack.enter_context(ServerProcess(tmp_path, 4, **overrides))
         for script in fleet(0.02, 0.02, 0.02, 0.02):
             stack.enter_context(HelperThread(server.address, script))
-        server.wait_for(r"run \S+ stopped_on_budget: stopped before round [34]: ", 60)
+        # Rounds of a twentieth of a second: where the disk takes longer, the verdict holds later.
+        server.wait_for(r"run \S+ stopped_on_budget: stopped before round [3-6]: ", 60)
         with urllib.request.urlopen(server.metrics_url, timeout=5) as answer:  # noqa: S310 http
             text = answer.read().decode()
         assert server.wait() == 0
