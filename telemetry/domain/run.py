@@ -139,7 +139,7 @@ def added(
     if value is None:
         return total, rest
     if closed.sequence is None:
-        return (total or 0.0) + value, rest
+        return (total or 0.0) + value, ()  # a rest of before could let the next sum fall
     return exactly(total or 0.0, rest, value)
 
 

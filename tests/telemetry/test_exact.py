@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from math import fsum, inf, isnan, nan
 
@@ -77,3 +77,17 @@ def test_the_totals_of_a_run_are_those_of_any_order(chance: random.Random) -> No
         assert getattr(one, item.name) == getattr(other, item.name), item.name
     assert one.total_emissions_kg == fsum(row.measured_emissions_kg or 0.0 for row in rows)
     assert one.client_histogram.sum_g == fsum(row.client_histogram.sum_g for row in rows)
+
+
+@given(st.lists(st.tuples(amounts, st.booleans()), max_size=20))
+def test_totals_never_fall_where_some_rounds_do_not_say_their_place(
+    values: list[tuple[float, bool]],
+) -> None:
+    """As in a run that an older server began."""
+    totals = RunTotals()
+    row = make_round(1, server_kwh=1.0).summary()
+    for place, (value, numbered) in enumerate(values):
+        before = totals.server_energy_kwh or 0.0
+        sequence = place + 1 if numbered else None
+        totals = totals.plus(replace(row, server_energy_kwh=value, sequence=sequence))
+        assert (totals.server_energy_kwh or 0.0) >= before
