@@ -103,13 +103,20 @@ def run(
     from fedserver.running import run_server
     from fedserver.terminal.at_end import table_and_log
     from fedserver.terminal.choosing import chosen
+    from telemetry.garbage import leave_what_is_there
 
     display = chosen(set_up_logging(), live, os.environ)
     loaded = load_config(_file(config), os.environ, from_pairs(settings))
     for note in loaded.notes:
         logging.getLogger("fedserver").warning("%s", note)
     on_ended = None if display is None else table_and_log(display.console)
-    outcome = run_server(loaded.config, resume=resume, display=display, on_ended=on_ended)
+    outcome = run_server(
+        loaded.config,
+        resume=resume,
+        display=display,
+        on_ready=lambda *_: leave_what_is_there(),
+        on_ended=on_ended,
+    )
     raise typer.Exit(outcome.exit_code)
 
 

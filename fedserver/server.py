@@ -44,6 +44,7 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     from fedserver.settings import from_pairs
     from fedserver.terminal.at_end import table_and_log
     from fedserver.terminal.choosing import chosen
+    from telemetry.garbage import leave_what_is_there
 
     given = _parser().parse_args(arguments)
     display = chosen(set_up_logging(), given.live, os.environ)
@@ -55,6 +56,7 @@ def serve(arguments: Sequence[str] | None = None) -> int:
         logger.warning("%s", note)
 
     def ready(server: Server, _: str) -> None:
+        leave_what_is_there()
         for line in endpoints(os.environ, server.grid.address):
             logger.info("%s", line)
         if loaded.config.telemetry.http.read_token_file == token_file:

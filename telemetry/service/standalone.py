@@ -13,6 +13,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from telemetry.garbage import leave_what_is_there
 from telemetry.service.request_log import JsonLines
 from telemetry.service.server import listen
 
@@ -48,9 +49,7 @@ def serve(
         limit_concurrency=MAX_CONNECTIONS,
         http="h11",
     )
-    # What is there when it begins, stays: the collector need not look through it again and again.
-    gc.collect()
-    gc.freeze()
+    leave_what_is_there()
     # Of a request next to nothing is left when it is answered, and nothing in a ring: to look after
     # every 700 objects took a twentieth of a service's time.
     gc.set_threshold(GC_OBJECTS, *gc.get_threshold()[1:])

@@ -11,6 +11,8 @@ fault of telemetry's: `longest_of` takes it off.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import mmap
 import os
@@ -74,6 +76,13 @@ def longest_of(folder: Path) -> LongestCall:
     return max(found, key=lambda call: call.held_s)
 
 
+def left_alone(folder: Path) -> int:
+    """Objects that the collector left alone in the servers of a folder: the fewest of one that ended."""
+    texts = [path.read_bytes().rstrip(b"\0").decode() for path in folder.glob("hook-times*")]
+    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+    return min(int(line["objects"]) for line in lines if line["what"] == "left alone")
+
+
 # --- in the server's process -----------------------------------------------------------------------
 
 
@@ -90,7 +99,7 @@ class Times:
         self._lock = threading.Lock()
         self._longest_s = -1.0
 
-    def _write(self, **facts: object) -> None:
+    def write(self, **facts: object) -> None:
         with self._lock:
             self._memory.write(json.dumps(facts).encode() + b"\n")
 
@@ -106,7 +115,7 @@ class Times:
                 took_s = time.perf_counter() - began
                 if took_s > self._longest_s or took_s > _LEAST_S:
                     self._longest_s = max(took_s, self._longest_s)
-                    self._write(what="call", name=name, at=began, s=took_s)
+                    self.write(what="call", name=name, at=began, s=took_s)
 
         return call
 
@@ -118,7 +127,7 @@ class Times:
             now = time.perf_counter()
             stopped_s = now - began - _NAP_S - (time.process_time() - computed)
             if stopped_s > _LEAST_S / 2:
-                self._write(what="stopped", at=began, until=now, s=stopped_s)
+                self.write(what="stopped", at=began, until=now, s=stopped_s)
 
 
 def main() -> None:
@@ -134,6 +143,7 @@ def main() -> None:
         if callable(method) and not name.startswith("_") and of_training:
             setattr(RoundRecorder, name, times.timed(name, method))
     threading.Thread(target=times.watch, daemon=True).start()
+    atexit.register(lambda: times.write(what="left alone", objects=gc.get_freeze_count()))
     sys.argv[0] = "fedserver"
     fedserver()
 

@@ -22,6 +22,7 @@ from telemetry.lease import this_process
 from telemetry.store import Store, open_store
 from telemetry.testing import OWNER, START, make_round, make_run
 from tests.fedserver.clients import Script, wait_until
+from tests.fedserver.hook_times import left_alone
 from tests.fedserver.servers import ServerProcess
 from tests.fedserver.services import ENVIRON, ServiceProcess, flush, model_of, play, timed
 from tests.service_double import SLOW, ServiceDouble, assert_same
@@ -70,6 +71,7 @@ def test_a_training_arrives_whole(
     assert model == undisturbed
     assert "not with the telemetry service" not in server.log
     assert "HTTP Request" not in server.log, "httpx tells of every exchange"
+    assert left_alone(tmp_path / "server") > 50_000, "the collector stops a training for 70 ms"
     theirs, ours = both(tmp_path / "server", service.store_url)
     with closing(theirs), closing(ours):
         assert_same(theirs, ours)
