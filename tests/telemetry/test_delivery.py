@@ -124,6 +124,24 @@ def test_rounds_travel_in_batches_in_the_order_of_their_closing(service: Service
     assert_same(service.store, server.store)
 
 
+@pytest.mark.parametrize("minutes", [1, -1])
+def test_rounds_that_were_stored_late_travel_in_the_order_of_their_closing(
+    service: ServiceDouble, minutes: int
+):
+    """Whatever the server's own store added up first, and whichever way its clock went."""
+    server = Delivering(service)
+    server.store.start_run(make_run(), OWNER, START)
+    for number in (0, 2, 3, 1):
+        at = START + timedelta(minutes=minutes * number)
+        times: dict[str, Any] = {"started_at": at, "ended_at": at + timedelta(seconds=50)}
+        server.store.record_round(make_round(number, sequence=number + 1, **times))
+    (waiting,) = server.store.undelivered(service.url, START, OWNER)
+    assert [pending.round for pending in waiting.rounds] == [0, 1, 2, 3]
+    with closing(server.client):
+        server.deliver()
+    assert service.store.run(RUN_ID).totals == server.store.run(RUN_ID).totals
+
+
 def test_a_batch_is_no_larger_than_the_service_takes(
     service: ServiceDouble, server: Delivering, monkeypatch: pytest.MonkeyPatch
 ):

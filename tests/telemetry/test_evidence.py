@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from telemetry.digest import run_sha256
 from telemetry.domain import ReportRecord, RoundRecord, sha256_of, utc_text
 from telemetry.domain.evidence import ROWS_AT_ONCE
 from telemetry.domain.times import utc_texts
@@ -166,3 +167,17 @@ def test_every_time_of_a_row_is_written_as_text() -> None:
     assert not any(isinstance(value, datetime) for column in columns.written for value in column)
     assert [column[0] for column in columns.values] == list(astuple(report))
     assert isinstance(report, ReportRecord)
+
+
+def test_a_seal_from_before_rounds_said_their_place_still_fits() -> None:
+    """It was made by the program at its sixth schema, of the same rounds."""
+    rows = [
+        make_round(n, clients={"a": 0.5, "b": "missing"}, train_metrics={"loss": 0.5}).summary(
+            0.5 * (n + 1)
+        )
+        for n in range(2)
+    ]
+    told = "861662c18725a6542e2d8cd9cc3dc8ec43521ad5259dc88ce172b155ecc98be7"
+    assert run_sha256(make_run(), "completed", None, START, rows) == told
+    placed = [replace(row, sequence=place) for place, row in enumerate(rows, 1)]
+    assert run_sha256(make_run(), "completed", None, START, placed) != told

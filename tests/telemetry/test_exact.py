@@ -91,3 +91,15 @@ def test_totals_never_fall_where_some_rounds_do_not_say_their_place(
         sequence = place + 1 if numbered else None
         totals = totals.plus(replace(row, server_energy_kwh=value, sequence=sequence))
         assert (totals.server_energy_kwh or 0.0) >= before
+
+
+def test_a_rest_is_no_reason_to_fall_after_a_round_that_does_not_say_its_place() -> None:
+    """Half a digit below an even total, and half a digit below an odd one, round differently."""
+    digit = 2.0**-52
+    totals = RunTotals()
+    row = make_round(1).summary()
+    found = []
+    for value, sequence in ((1.0, 1), (1.5 * digit, 2), (digit, None), (0.0, 3)):
+        totals = totals.plus(replace(row, server_energy_kwh=value, sequence=sequence))
+        found.append(totals.server_energy_kwh or 0.0)
+    assert found == sorted(found)

@@ -363,3 +363,15 @@ def test_a_number_that_is_no_factor_is_refused_by_name(value: float) -> None:
             Changes(network_kwh_per_gb=value)
         with pytest.raises(InvalidFactor, match="intensity"):
             Grid(g_per_kwh=value, source="test")
+
+
+def test_the_figures_of_a_resumed_run_are_added_up_in_the_order_of_its_rounds() -> None:
+    """Without a change they are the stored ones: of the attempts in their order, not by number."""
+    played = [(0, 1), (1, 1), (2, 1), (0, 2), (2, 2), (3, 1)]
+    records = [
+        make_round(number, attempt=attempt, sequence=place, clients={"a": 0.1 / place})
+        for place, (number, attempt) in enumerate(played, 1)
+    ]
+    by_number = sorted(stored(records), key=lambda item: (item[0].round, item[0].attempt))
+    for item in recost_run(by_number, Changes()).rounds:
+        assert item.recosted.cumulative_emissions_kg == item.stored.cumulative_emissions_kg
