@@ -38,8 +38,8 @@ def test_a_number_is_the_stated_one(name: str, value: Any, stated: Any) -> None:
 
 
 def test_a_round_waits_for_the_one_before_for_less_than_a_call_may_take() -> None:
-    """Waking up takes a while, and the call does something, too."""
-    assert WAIT_S <= 0.8 * BARRIER_S
+    """Waking up takes a while; a look of the garbage collector at a whole program takes 0.07 s."""
+    assert WAIT_S <= BARRIER_S - 0.08
 
 
 def test_the_classes_of_the_clients_distribution_are_half_decades() -> None:
